@@ -1,0 +1,5 @@
+"""The operational store: one door for reading, one for writing."""
+
+from labelguard.store.core import Store
+
+__all__ = ["Store"]

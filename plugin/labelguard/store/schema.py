@@ -1,0 +1,318 @@
+"""The tables of the operational store (SQLAlchemy Core). Migrations live beside, in ``migrations``.
+
+Times are UTC and timezone-aware in Python. Ids of Label Studio things are Label Studio's own; because it
+reuses the ids of deleted annotations and tasks on SQLite, an annotation's identity is its id plus
+``created_at``, and everything of ours refers to ``annotations.row``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """Timezone-aware UTC datetimes on every database; naive ones are refused."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store in UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no timezone; the store keeps UTC times only")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Give SQLite's naive values their timezone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite gives rowids to INTEGER primary keys only; BigInteger elsewhere.
+Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    sa.Column("id", Key, primary_key=True, autoincrement=False),
+    sa.Column("title", sa.Text, nullable=False, default=""),
+    sa.Column("label_config", sa.Text, nullable=False, default=""),
+    sa.Column("guideline", sa.Text, nullable=False, default=""),
+    sa.Column("maximum_annotations", sa.Integer, nullable=False, default=1),
+    sa.Column("skip_queue", sa.Text, nullable=False, default="REQUEUE_FOR_OTHERS"),
+    sa.Column("updated_at", UtcDateTime),
+    # The connection. Times before connected_at are the past: findings, never actions.
+    sa.Column("connected_at", UtcDateTime),
+    sa.Column("webhook_id", sa.Integer),
+    sa.Column("webhook_url", sa.Text),
+    sa.Column("token_hash", sa.Text),
+    sa.Column("language", sa.Text),
+)
+
+inbox = sa.Table(
+    "inbox",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("project", Key, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),  # webhook | reconcile | backfill
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("received_at", UtcDateTime, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, default="pending"),  # pending | done | ignored | failed
+    sa.Column("processed_at", UtcDateTime),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("project", "digest"),
+    sa.Index("ix_inbox_pending", "id", sqlite_where=sa.text("state = 'pending'"), postgresql_where=sa.text("state = 'pending'")),
+)
+
+rejected = sa.Table(
+    "rejected",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("project", Key),
+    sa.Column("received_at", UtcDateTime, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+)
+
+annotators = sa.Table(
+    "annotators",
+    metadata,
+    sa.Column("id", Key, primary_key=True, autoincrement=False),
+    sa.Column("email", sa.Text, nullable=False, default=""),
+    sa.Column("name", sa.Text, nullable=False, default=""),
+    sa.Column("active", sa.Boolean, nullable=False, default=True),
+    sa.Column("language", sa.Text),
+)
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("id", Key, primary_key=True, autoincrement=False),
+    sa.Column("project", Key, nullable=False, index=True),
+    sa.Column("data", sa.JSON, nullable=False),
+    sa.Column("meta", sa.JSON, nullable=False),
+    sa.Column("overlap", sa.Integer, nullable=False, default=1),
+    sa.Column("is_labeled", sa.Boolean, nullable=False, default=False),
+    sa.Column("created_at", UtcDateTime),
+    sa.Column("updated_at", UtcDateTime),
+    sa.Column("deleted_at", UtcDateTime),
+)
+
+annotations = sa.Table(
+    "annotations",
+    metadata,
+    sa.Column("row", Key, primary_key=True),
+    sa.Column("id", Key, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("project", Key, nullable=False),
+    sa.Column("task", Key, nullable=False),
+    sa.Column("completed_by", Key),
+    sa.Column("updated_by", Key),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("content_hash", sa.Text, nullable=False),
+    sa.Column("result", sa.JSON, nullable=False),
+    sa.Column("was_cancelled", sa.Boolean, nullable=False, default=False),
+    sa.Column("ground_truth", sa.Boolean, nullable=False, default=False),
+    sa.Column("lead_time", sa.Float),
+    sa.Column("parent_prediction", Key),
+    sa.Column("versions", sa.Integer, nullable=False, default=1),
+    sa.Column("deleted_at", UtcDateTime),
+    sa.UniqueConstraint("id", "created_at"),
+    sa.Index("ix_annotations_task", "task"),
+    sa.Index("ix_annotations_project", "project", "id"),
+)
+
+annotation_versions = sa.Table(
+    "annotation_versions",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("annotation_row", Key, sa.ForeignKey("annotations.row"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("content_hash", sa.Text, nullable=False),
+    sa.Column("editor", Key),
+    # First submission by its own author; an edit, or a first version that somebody else saved, is not.
+    sa.Column("first", sa.Boolean, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("result", sa.JSON, nullable=False),
+    sa.Column("was_cancelled", sa.Boolean, nullable=False),
+    sa.Column("ground_truth", sa.Boolean, nullable=False),
+    sa.Column("lead_time", sa.Float),
+    sa.Column("recorded_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("annotation_row", "number"),
+    sa.UniqueConstraint("annotation_row", "updated_at", "content_hash"),
+)
+
+judgments = sa.Table(
+    "judgments",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("version_id", Key, sa.ForeignKey("annotation_versions.id"), nullable=False, index=True),
+    sa.Column("annotation_row", Key, nullable=False),
+    sa.Column("project", Key, nullable=False),
+    sa.Column("task", Key, nullable=False),
+    sa.Column("annotation", Key, nullable=False),
+    sa.Column("annotator", Key),
+    sa.Column("control", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("region", sa.Text, nullable=False, default=""),
+    sa.Column("value", sa.JSON, nullable=False),
+    sa.Column("labels", sa.JSON, nullable=False),
+    sa.Column("first", sa.Boolean, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Index("ix_judgments_task", "task", "control"),
+    sa.Index("ix_judgments_stream", "project", "control", "annotator", "at"),
+)
+
+policies = sa.Table(
+    "policies",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("project", Key, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("applied_at", UtcDateTime, nullable=False),
+    sa.Column("applied_by", sa.Text, nullable=False, default=""),
+    sa.UniqueConstraint("project", "version"),
+)
+
+guidelines = sa.Table(
+    "guidelines",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("project", Key, nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("content_hash", sa.Text, nullable=False),
+    sa.Column("guideline", sa.Text, nullable=False),
+    sa.Column("label_config", sa.Text, nullable=False),
+    sa.Column("seen_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("project", "version"),
+)
+
+gold = sa.Table(
+    "gold",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("project", Key, nullable=False),
+    sa.Column("task", Key, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("result", sa.JSON, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),  # import:<file name> | adopt:<annotation id>
+    sa.Column("added_at", UtcDateTime, nullable=False),
+    sa.Column("retired_at", UtcDateTime),
+    sa.UniqueConstraint("project", "task", "version"),
+)
+
+findings = sa.Table(
+    "findings",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("project", Key, nullable=False),
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("policy_version", sa.Integer),
+    sa.Column("version_id", Key),  # the annotation version it was made on
+    sa.Column("task", Key),
+    sa.Column("annotation", Key),
+    sa.Column("annotator", Key),
+    sa.Column("control", sa.Text),
+    sa.Column("labels", sa.JSON, nullable=False),
+    sa.Column("severity", sa.Text, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("feedback", sa.JSON, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),  # when the thing happened (Label Studio's clock)
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    # open -> acknowledged | disputed -> upheld | dismissed
+    sa.Column("state", sa.Text, nullable=False, default="open"),
+    sa.Column("state_at", UtcDateTime),
+    sa.Column("state_by", sa.Text),
+    sa.Column("note", sa.Text, nullable=False, default=""),  # the annotator's or the admin's words
+    sa.Index("ix_findings_project", "project", "id"),
+    sa.Index("ix_findings_annotator", "project", "annotator"),
+)
+
+actions = sa.Table(
+    "actions",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("key", sa.Text, nullable=False, unique=True),  # idempotency
+    sa.Column("project", Key, nullable=False),
+    sa.Column("finding", Key, sa.ForeignKey("findings.id"), nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("task", Key),
+    sa.Column("annotation", Key),
+    sa.Column("annotator", Key),
+    sa.Column("target", sa.JSON, nullable=False),  # decided up front: "overlap is 2", never "plus one"
+    sa.Column("undo", sa.JSON),  # what to restore, read before the effect
+    # proposed -> approved -> delivering -> done | failed | undone | rejected | waiting (prompts not yet shown)
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("next_at", UtcDateTime),
+    sa.Column("error", sa.Text),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("decided_by", sa.Text),
+    sa.Index("ix_actions_due", "state", "next_at"),
+    sa.Index("ix_actions_annotator", "project", "annotator", "kind"),
+    sa.Index("ix_actions_finding", "finding"),
+)
+
+rule_states = sa.Table(
+    "rule_states",
+    metadata,
+    sa.Column("project", Key, primary_key=True, autoincrement=False),
+    sa.Column("rule", sa.Text, primary_key=True),  # ActiveRule.key
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("state", sa.JSON, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
+job_runs = sa.Table(
+    "job_runs",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("job", sa.Text, nullable=False),
+    sa.Column("project", Key),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Column("state", sa.Text, nullable=False),  # running | done | failed
+    sa.Column("summary", sa.JSON, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Index("ix_job_runs_job", "job", "project", "started_at"),
+)
+
+cursors = sa.Table(
+    "cursors",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),  # reconcile:<project>
+    sa.Column("value", sa.JSON, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
+switches = sa.Table(
+    "switches",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),  # actions: the kill switch
+    sa.Column("on", sa.Boolean, nullable=False),
+    sa.Column("changed_at", UtcDateTime, nullable=False),
+    sa.Column("changed_by", sa.Text, nullable=False, default=""),
+)
