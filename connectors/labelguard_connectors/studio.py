@@ -373,7 +373,7 @@ class LabelStudio:
             httpx_client=httpx.Client(
                 timeout=self.timeout,
                 follow_redirects=False,  # a redirected POST becomes a GET and seems to have worked
-                # Label Studio opens a session with every answer; carried along, it would stand in for the token.
+                # Label Studio opens a session with every answer; kept, it would stand in for the token.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             ),
         )
