@@ -8,7 +8,6 @@ import anything but the standard library, Django and Label Studio. Arguments are
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from socketserver import ThreadingMixIn

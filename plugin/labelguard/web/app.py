@@ -109,9 +109,7 @@ def _http_error(error: HTTPException) -> Response:
 
 def _store_error(error: Exception) -> Response:
     log.error("The store cannot be used: %s", error)
-    response = _answer(
-        503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly."
-    )
+    response = _answer(503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly.")
     response.headers["Retry-After"] = "10"
     return response
 
