@@ -14,7 +14,7 @@ from labelguard.outbox import Outbox, Refused
 from labelguard.policy import BadPolicy, load_policy
 from labelguard.settings import Settings
 from labelguard.store import Store, records
-from labelguard.web.overview import ACTION_STATES, FINDING_STATES, list_actions, overview
+from labelguard.web.overview import ACTION_STATES, FINDING_STATES, list_actions, overview, with_note
 from labelguard.web.sessions import same
 
 BY = "api"
@@ -82,8 +82,7 @@ def api_blueprint(store: Store, outbox: Outbox, settings: Settings, clock: Clock
 
     @blueprint.post("/findings/<int:finding>/<any(uphold, dismiss):step>")
     def decide_finding(finding: int, step: str) -> Response:
-        note = _note()
-        _existing(store, records.get_finding, finding, "finding")
+        note = with_note(_existing(store, records.get_finding, finding, "finding"), BY, _note())
         state = {"uphold": "upheld", "dismiss": "dismissed"}[step]
         try:
             store.write(
