@@ -21,6 +21,7 @@ from labelguard.store.core import StoreError
 from labelguard.web.api import api_blueprint
 from labelguard.web.health import health_blueprint
 from labelguard.web.metrics import Metrics
+from labelguard.web.page import page_blueprint
 from labelguard.web.sessions import Sessions, Throttle
 from labelguard.web.status import status_blueprint
 from labelguard.web.webhook import webhook_blueprint
@@ -80,6 +81,7 @@ def create_app(
     app.register_blueprint(health_blueprint(store, metrics, clock))
     app.register_blueprint(api_blueprint(store, outbox, settings, clock))
     app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
+    app.register_blueprint(page_blueprint(store, engine, studio, settings, clock))
 
     app.after_request(_protect)
     app.register_error_handler(HTTPException, _http_error)
@@ -108,8 +110,11 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _store_error(error: Exception) -> Response:
-    log.error("The store cannot be used: %s", error)
-    response = _answer(503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly.")
+    # SQLAlchemy's own words would repeat the statement with its values, a whole delivery among them.
+    log.error("The store cannot be used: %s", getattr(error, "orig", None) or error)
+    response = _answer(
+        503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly."
+    )
     response.headers["Retry-After"] = "10"
     return response
 
