@@ -1,31 +1,20 @@
-"""The token that proves a webhook request comes from Label Studio.
-
-It is random, made afresh for each connection, known to Label Studio as a webhook header, and kept here as a
-hash only. A plain SHA-256 is enough: 256 random bits cannot be guessed, so there is nothing to slow down.
-"""
+"""Tokens that prove who is asking: made at random, stored as hashes, compared in constant time."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 
-TOKEN_HEADER = "X-Labelguard-Token"  # noqa: S105 - a header's name
-"""The webhook header that carries the token."""
-
-
-def new_token() -> str:
-    """A fresh token, safe in a header and an address."""
-    return secrets.token_urlsafe(32)
+# Compared with where there is no stored hash, so that a missing one takes as long as a wrong one. Nothing
+# hashes to it: it is not a digest of anything we could be sent.
+_NO_HASH = "0" * 64
 
 
 def hash_token(token: str) -> str:
-    """The hex digest under which a token is kept."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    """The hex SHA-256 that is stored in a token's place; tokens are long and random, so no salt is needed."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def token_matches(token: str | None, kept: str | None) -> bool:
-    """Whether a token is the one kept, in a time that does not depend on how much of it is right."""
-    if not token or not kept:
-        return False
-    return hmac.compare_digest(hash_token(token), kept)
+def token_matches(token: str, stored_hash: str | None) -> bool:
+    """Whether a token is the one whose hash was stored; never where none was."""
+    return hmac.compare_digest(hash_token(token), stored_hash or _NO_HASH)
