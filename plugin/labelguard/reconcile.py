@@ -22,7 +22,6 @@ from labelguard.engine import Clock, Engine, Origin
 from labelguard.events import Annotation, Event, Project
 from labelguard.store import Store, records
 from labelguard.store.records import Row
-from labelguard.store.schema import tasks as task_table
 
 MARGIN = timedelta(minutes=10)
 """How far behind its newest known change each listing begins."""
@@ -150,11 +149,7 @@ def _take(
     for record in batch:
         with store.read() as conn:
             stored = records.current_annotations(conn, info.id, task=record.task.id)
-            task_row = (
-                conn.execute(sa.select(task_table).where(task_table.c.id == record.task.id))
-                .mappings()
-                .first()
-            )
+            task_row = records.get_task(conn, record.task.id)
         now = record
         if _missing(stored, record):
             # A webhook may have brought an annotation after this task was listed: only what a second look,
