@@ -66,6 +66,19 @@ class LabelStudio:
     def __repr__(self) -> str:
         return f"LabelStudio({self.url!r})"
 
+    def __enter__(self) -> LabelStudio:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections; the next request opens new ones."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made._client_wrapper.httpx_client.httpx_client.close()  # noqa: SLF001 - the SDK has no close()
+
     def server(self) -> Server:
         """Edition, version, own user and capabilities (asked once, then remembered)."""
         with self._lock:
