@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET  # noqa: S405 - documents with a DTD are refused before parsing
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _DECLARATION = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 _OPTION_TAGS = frozenset({"choice", "label", "bucket"})
 
 _NOT_CONTROLS = frozenset({"filter"})
-"""Tags with ``name`` and ``toName`` that make no result: a Filter searches through the labels of a control."""
+"""Tags with ``name`` and ``toName`` that make no result: a Filter only searches through labels."""
 
 _SELF_REFERRING = frozenset({"chat", "reactcode"})
 """Tags that show data and make results about themselves, so they have no ``toName``."""
@@ -65,7 +65,8 @@ class LabelConfig:
         try:
             root = ET.fromstring(xml)  # noqa: S314 - no DTD gets here, so there are no entities to expand
         except (ET.ParseError, ValueError, LookupError) as error:
-            return cls(problem=f"The labeling configuration is not well-formed XML: {ascii(str(error))[1:-1]}.")
+            why = ascii(str(error))[1:-1]
+            return cls(problem=f"The labeling configuration is not well-formed XML: {why}.")
         return cls(tuple(_controls(root)))
 
 
