@@ -27,7 +27,7 @@ from labelguard.store import Store, records
 from labelguard.store.schema import (
     actions,
     annotation_versions,
-    annotations,
+    annotations as annotations_table,
     findings,
     inbox,
     judgments,
@@ -338,10 +338,10 @@ def _author(annotation: Annotation) -> int | None:
 
 
 def _existing(conn: sa.Connection, annotation: Annotation) -> Row | None:
-    query = sa.select(annotations).where(annotations.c.id == annotation.id)
+    query = sa.select(annotations_table).where(annotations_table.c.id == annotation.id)
     if annotation.created_at is not None:
-        query = query.where(annotations.c.created_at == annotation.created_at)
-    found = conn.execute(query.order_by(annotations.c.row.desc()).limit(1)).mappings().first()
+        query = query.where(annotations_table.c.created_at == annotation.created_at)
+    found = conn.execute(query.order_by(annotations_table.c.row.desc()).limit(1)).mappings().first()
     return dict(found) if found is not None else None
 
 
@@ -370,7 +370,7 @@ def _refresh(conn: sa.Connection, delivery: Row, judged: Judged) -> None:
     if delivery["origin"] != "webhook":
         values["deleted_at"] = None
     if any(existing[key] != value for key, value in values.items()):
-        conn.execute(sa.update(annotations).where(annotations.c.row == existing["row"]).values(values))
+        conn.execute(sa.update(annotations_table).where(annotations_table.c.row == existing["row"]).values(values))
 
 
 def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple[int, int]:
@@ -392,10 +392,10 @@ def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple
     }
     if judged.existing is None:
         created = annotation.created_at or judged.at
-        done = conn.execute(insert(annotations).values(id=annotation.id, created_at=created, versions=1, **values))
-        return int(done.inserted_primary_key[0]), 1
+        done = conn.execute(insert(annotations_table).values(id=annotation.id, created_at=created, versions=1, **values))
+        return inserted_id(done), 1
     row, number = int(judged.existing["row"]), int(judged.existing["versions"]) + 1
-    conn.execute(sa.update(annotations).where(annotations.c.row == row).values(versions=number, **values))
+    conn.execute(sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values))
     return row, number
 
 
@@ -417,7 +417,7 @@ def _save_version(conn: sa.Connection, row: int, number: int, origin: str, judge
             recorded_at=now,
         )
     )
-    return int(done.inserted_primary_key[0])
+    return inserted_id(done)
 
 
 def _save_judgments(conn: sa.Connection, project: int, row: int, version: int, judged: Judged) -> None:

@@ -18,7 +18,7 @@ from labelguard.connectors import User
 from labelguard.events import Project, Task
 from labelguard.store.schema import (
     actions,
-    annotations,
+    annotations as annotations_table,
     annotators,
     cursors,
     findings,
@@ -223,15 +223,15 @@ def live_task_ids(conn: sa.Connection, project: int) -> set[int]:
 
 def current_annotations(conn: sa.Connection, project: int, *, task: int | None = None) -> list[Row]:
     """Live annotations of a project (or of one task), by id."""
-    query = sa.select(annotations).where(annotations.c.project == project, annotations.c.deleted_at.is_(None))
+    query = sa.select(annotations_table).where(annotations_table.c.project == project, annotations_table.c.deleted_at.is_(None))
     if task is not None:
-        query = query.where(annotations.c.task == task)
-    return _rows(conn, query.order_by(annotations.c.id))
+        query = query.where(annotations_table.c.task == task)
+    return _rows(conn, query.order_by(annotations_table.c.id))
 
 
 def get_annotation(conn: sa.Connection, annotation: int) -> Row | None:
     """The newest annotation with that Label Studio id, deleted or not."""
-    query = sa.select(annotations).where(annotations.c.id == annotation).order_by(annotations.c.row.desc())
+    query = sa.select(annotations_table).where(annotations_table.c.id == annotation).order_by(annotations_table.c.row.desc())
     return _row(conn, query.limit(1))
 
 
@@ -239,11 +239,11 @@ def mark_deleted(conn: sa.Connection, project: int, annotation_ids: Sequence[int
     """Mark live annotations deleted; returns how many were."""
     return sum(
         conn.execute(
-            sa.update(annotations)
+            sa.update(annotations_table)
             .where(
-                annotations.c.project == project,
-                annotations.c.id.in_(some),
-                annotations.c.deleted_at.is_(None),
+                annotations_table.c.project == project,
+                annotations_table.c.id.in_(some),
+                annotations_table.c.deleted_at.is_(None),
             )
             .values(deleted_at=now)
         ).rowcount
@@ -261,11 +261,11 @@ def mark_tasks_deleted(conn: sa.Connection, project: int, task_ids: Sequence[int
             .values(deleted_at=now)
         ).rowcount
         conn.execute(
-            sa.update(annotations)
+            sa.update(annotations_table)
             .where(
-                annotations.c.project == project,
-                annotations.c.task.in_(some),
-                annotations.c.deleted_at.is_(None),
+                annotations_table.c.project == project,
+                annotations_table.c.task.in_(some),
+                annotations_table.c.deleted_at.is_(None),
             )
             .values(deleted_at=now)
         )
