@@ -163,7 +163,12 @@ class Prompts:
     def _shown_lately(self, conn: sa.Connection, project: int, annotator: int) -> int:
         since = self._clock() - _HOUR
         actions = records.list_actions(
-            conn, project=project, annotator=annotator, states=("delivering", "done"), newest_first=True, limit=500
+            conn,
+            project=project,
+            annotator=annotator,
+            states=("delivering", "done"),
+            newest_first=True,
+            limit=500,
         )
         return len(
             {
@@ -175,7 +180,9 @@ class Prompts:
             }
         )
 
-    def _visible(self, conn: sa.Connection, finding: Mapping[str, Any], asked: Mapping[str, Any] | None) -> bool:
+    def _visible(
+        self, conn: sa.Connection, finding: Mapping[str, Any], asked: Mapping[str, Any] | None
+    ) -> bool:
         if finding["state"] not in ("open", "acknowledged"):
             return False
         if finding["annotation"] is not None:
@@ -186,7 +193,9 @@ class Prompts:
             return True
         # It would point at a gold task: so it waits for a later save, and asking about an earlier one (or
         # saving this one again) does not bring it out.
-        return asked is not None and asked["id"] != finding["annotation"] and asked["updated_at"] > finding["at"]
+        return (
+            asked is not None and asked["id"] != finding["annotation"] and asked["updated_at"] > finding["at"]
+        )
 
     def _private(self, conn: sa.Connection, finding: Mapping[str, Any]) -> bool:
         facts = self._facts(conn, finding["project"], finding["policy_version"])
@@ -194,7 +203,11 @@ class Prompts:
         return facts.private.get(finding["rule"], True)
 
     def _prompt(
-        self, conn: sa.Connection, finding: Mapping[str, Any], actions: Sequence[Mapping[str, Any]], language: str
+        self,
+        conn: sa.Connection,
+        finding: Mapping[str, Any],
+        actions: Sequence[Mapping[str, Any]],
+        language: str,
     ) -> Prompt:
         rework = any(action["kind"] == "rework" for action in actions)
         # A policy that asks for rework allowed to tell which task it is; a prompt of a private rule does not.
@@ -276,7 +289,9 @@ class Prompts:
             records.update_action(conn, action["id"], now, state="delivering", target=target)
 
     def _set_state(self, conn: sa.Connection, finding: int, state: str, annotator: int, note: str) -> None:
-        records.set_finding_state(conn, finding, state, by=f"annotator:{annotator}", note=note, now=self._clock())
+        records.set_finding_state(
+            conn, finding, state, by=f"annotator:{annotator}", note=note, now=self._clock()
+        )
 
     def _facts(self, conn: sa.Connection, project: int, version: int | None) -> _PolicyFacts:
         row = records.get_policy(conn, project, version)
@@ -353,7 +368,9 @@ def _as_delivery(studio: Studio, found: Annotation, action: str) -> Event | None
             "task": found.task,
             "project": found.project,
         },
-        "task": {key: value for key, value in record.raw.items() if key not in ("annotations", "predictions")},
+        "task": {
+            key: value for key, value in record.raw.items() if key not in ("annotations", "predictions")
+        },
         "project": {
             "id": project.id,
             "title": project.title,

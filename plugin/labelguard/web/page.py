@@ -51,7 +51,13 @@ class _Refuse(Exception):
 
 
 def page_blueprint(
-    store: Store, engine: Engine, studio: Studio | None, settings: Settings, clock: Clock, *, patience: float = 0.8
+    store: Store,
+    engine: Engine,
+    studio: Studio | None,
+    settings: Settings,
+    clock: Clock,
+    *,
+    patience: float = 0.8,
 ) -> Blueprint:
     """The blueprint of ``/page.js`` and ``/page/v1``.
 
@@ -284,5 +290,6 @@ def _all_strings() -> Mapping[str, Mapping[str, str]]:
     """The page's own words by language: ``templates/labelguard_templates/page/strings.<language>.json``."""
     folder = labelguard_templates.path() / "page"
     return {
-        path.name.split(".")[1]: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("strings.*.json"))
+        path.name.split(".")[1]: json.loads(path.read_text("utf-8"))
+        for path in sorted(folder.glob("strings.*.json"))
     }
