@@ -79,7 +79,12 @@ inbox = sa.Table(
     sa.Column("processed_at", UtcDateTime),
     sa.Column("error", sa.Text),
     sa.UniqueConstraint("project", "digest"),
-    sa.Index("ix_inbox_pending", "id", sqlite_where=sa.text("state = 'pending'"), postgresql_where=sa.text("state = 'pending'")),
+    sa.Index(
+        "ix_inbox_pending",
+        "id",
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
 )
 
 rejected = sa.Table(
