@@ -74,7 +74,7 @@ def labelguard() -> Iterator[Labelguard]:
             except OSError:
                 return
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        def log_message(self, *_: object) -> None:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -139,8 +139,8 @@ def get(app: PageScript, path: str, method: str = "GET", body: bytes = b"", **en
     def start_response(
         status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:
-        got.update(status=int(status.split()[0]), headers={name.lower(): value for name, value in headers})
-        return lambda chunk: None
+        got.update(status=int(status[:3]), headers={name.lower(): value for name, value in headers})
+        return lambda _: None
 
     content = b"".join(app(full, start_response))
     return Answer(got["status"], got["headers"], content)
@@ -219,7 +219,7 @@ def test_streamed_answers_are_passed_on_as_they_come() -> None:
 
     environ: dict[str, Any] = {"PATH_INFO": "/export"}
     setup_testing_defaults(environ)
-    answer = iter(PageScript(Studio(Stream()), NOWHERE)(environ, lambda *_: lambda chunk: None))
+    answer = iter(PageScript(Studio(Stream()), NOWHERE)(environ, lambda *_: lambda _: None))
     assert next(answer) == b"<html><head></head>"
 
 
@@ -358,7 +358,7 @@ def test_requests_of_other_shapes_are_refused(
     labelguard: Labelguard, method: str, environ: dict[str, str], status: int
 ) -> None:
     """Other methods, and bodies whose length is not said."""
-    answer = get(PageScript(Studio(), labelguard.url), "/labelguard/page/v1/check", method, **environ)
+    answer = get(PageScript(Studio(), labelguard.url), "/labelguard/page/v1/check", method, b"", **environ)
     assert (answer.status, labelguard.asked) == (status, [])
 
 

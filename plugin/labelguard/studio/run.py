@@ -42,7 +42,7 @@ def run(settings: Settings, python: Path, port: int, arguments: Sequence[str]) -
         start_new_session=True,
     )
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def pass_on(number: int, _frame: FrameType | None) -> None:
         process.send_signal(number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}

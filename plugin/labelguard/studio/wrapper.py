@@ -276,18 +276,21 @@ def main() -> None:
     # This script's folder is first on sys.path and would shadow modules of the same names.
     here = str(Path(__file__).parent)
     sys.path[:] = [p for p in sys.path if p != here]
-    import label_studio.server as server
+    import label_studio.server as server  # type: ignore[import-not-found]
 
     def serve(host: str, port: object) -> None:
         from wsgiref.simple_server import make_server
 
         # Django's own pair speaks HTTP/1.1 with connections kept open, which wsgiref's does not.
-        from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
-        from django.core.wsgi import get_wsgi_application
+        from django.core.servers.basehttp import (  # type: ignore[import-not-found]
+            ThreadedWSGIServer,
+            WSGIRequestHandler,
+        )
+        from django.core.wsgi import get_wsgi_application  # type: ignore[import-not-found]
 
-        class QuietHandler(WSGIRequestHandler):
-            def log_message(self, format, *args):
-                pass
+        class QuietHandler(WSGIRequestHandler):  # type: ignore[misc]
+            def log_message(self, *_: object) -> None:
+                """Log no requests: their addresses can carry tokens."""
 
         application = get_wsgi_application()
         upstream = os.environ.get("LABELGUARD_UPSTREAM", "")
@@ -296,10 +299,12 @@ def main() -> None:
         with make_server(
             host or "127.0.0.1", int(str(port)), application, ThreadedWSGIServer, QuietHandler
         ) as httpd:
-            print(f"Label Studio is ready on port {port}", flush=True)
+            sys.stdout.write(f"Label Studio is ready on port {port}\n")
+            sys.stdout.flush()
             httpd.serve_forever()
 
-    server._app_run = serve
+    # The step of its command line that serves; there is no public way to replace it.
+    server._app_run = serve  # noqa: SLF001
     server.main()
 
 
