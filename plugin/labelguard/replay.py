@@ -109,7 +109,8 @@ def project_of(event: Event) -> int | None:
     """The project a delivery is about, or None where it does not say."""
     if event.project:
         return event.project.id
-    return next((thing.project for thing in (*event.annotations, *event.tasks) if thing.project), None)
+    named = (*(a.project for a in event.annotations), *(t.project for t in event.tasks))
+    return next((project for project in named if project), None)
 
 
 def _look_ahead(file: Path, project: int) -> _Overview:
