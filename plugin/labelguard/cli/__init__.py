@@ -28,6 +28,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _prepare() -> None:
+    from labelguard.logs import configure
+
+    # Warnings are for the person at the terminal; the service sets up its own logging.
+    configure("WARNING", json=False)
+
+
 for _area in (run, project):
     _area.add_to(app)
 for _name, _group in (
