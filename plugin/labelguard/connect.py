@@ -102,7 +102,9 @@ def connect(
     if noted != info.label_config:
         studio.set_label_config(project, noted)
         store.write(lambda conn: records.set_cursor(conn, _note_cursor(project), task_note, clock()))
-    backfill = reconcile(store, engine, studio, project, clock=clock, full=True, origin="backfill", progress=progress)
+    backfill = reconcile(
+        store, engine, studio, project, clock=clock, full=True, origin="backfill", progress=progress
+    )
     steps.append(
         f"Read {backfill.tasks} tasks: {backfill.new} annotations were new to labelguard, "
         f"{backfill.changed} had changed, {backfill.deleted} were gone."
@@ -191,7 +193,9 @@ def _with_note(label_config: str, key: str) -> str:
     # Written into the text, not out of the parsed tree: comments and layout are the admin's.
     end = label_config.find(">", label_config.find(f"<{root.tag}"))
     if end < 0 or label_config[end - 1] == "/":
-        raise CannotConnect("The labeling interface has no tags inside its first one to add the task note to.")
+        raise CannotConnect(
+            "The labeling interface has no tags inside its first one to add the task note to."
+        )
     return f"{label_config[: end + 1]}{_note_line(key)}{label_config[end + 1 :]}"
 
 

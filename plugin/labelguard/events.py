@@ -259,7 +259,8 @@ def _needed_project(action: str, body: Mapping[str, Any]) -> Project:
     project = _optional_project(body)
     if project is None:
         raise BadDelivery(
-            f'The {action} delivery has no `project`. Switch on "Send payload" for the webhook in Label Studio.'
+            f"The {action} delivery has no `project`. "
+            'Switch on "Send payload" for the webhook in Label Studio.'
         )
     return project
 
@@ -487,7 +488,9 @@ def _clean(value: Any, depth: int) -> Any:
     below = depth + 1
     if isinstance(value, Mapping):
         return {
-            (key if type(key) is str and key.isascii() and "\0" not in key else _clean_key(key)): _clean(inner, below)
+            (key if type(key) is str and key.isascii() and "\0" not in key else _clean_key(key)): _clean(
+                inner, below
+            )
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):

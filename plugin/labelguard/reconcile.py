@@ -150,7 +150,11 @@ def _take(
     for record in batch:
         with store.read() as conn:
             stored = records.current_annotations(conn, info.id, task=record.task.id)
-            task_row = conn.execute(sa.select(task_table).where(task_table.c.id == record.task.id)).mappings().first()
+            task_row = (
+                conn.execute(sa.select(task_table).where(task_table.c.id == record.task.id))
+                .mappings()
+                .first()
+            )
         now = record
         if _missing(stored, record):
             # A webhook may have brought an annotation after this task was listed: only what a second look,
