@@ -27,9 +27,10 @@ def rules(write_docs: Docs = None, as_json: Json = False) -> None:
     from labelguard.registry import broken_bundles
 
     if write_docs is not None:
+        from labelguard.registry import load_rules
         from labelguard.rulesdoc import rules_markdown
 
-        (write_docs / "rules.md").write_text(rules_markdown(), encoding="utf-8")
+        (write_docs / "rules.md").write_text(rules_markdown(load_rules().values()), encoding="utf-8")
         return
     found = rules_described()
     if as_json:

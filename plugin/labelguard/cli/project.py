@@ -34,8 +34,7 @@ def connect(project: ProjectOption, dry_run: DryRun = False, as_json: Json = Fal
     What happened before is the past: it gives findings, never actions. Connecting again repairs what is
     wrong and changes nothing else.
     """
-    from labelguard.connect import CannotConnect
-    from labelguard.connect import connect as connect_project
+    from labelguard.connect import CannotConnect, connect as connect_project
 
     with tools() as tool, _progress("tasks read", quiet=as_json) as progress:
         tool.engine.own_user = tool.studio.server().user.id
