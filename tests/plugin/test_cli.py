@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,12 @@ from labelguard.cli.docs import cli_markdown
 from labelguard.store import Store, records
 
 DOCS = Path(__file__).parents[2] / "docs"
-NOW = datetime(2025, 1, 1, tzinfo=UTC)
+Run = Callable[..., tuple[int, str, str]]
 POLICY = "project: 3\npeople: {lead: [ops]}\nrules:\n  - rule: shouts-too-much\n    actions: [{notify: lead}]\n"
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch, tmp_path):
+def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A working directory, a store and a bundle of rules of the test's own; nothing from outside."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LABELGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/store.sqlite3")
@@ -34,7 +34,7 @@ def _fresh(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def run(capfd):
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Run a command; gives exit code, standard output and standard error."""
 
     def run_it(*arguments: str) -> tuple[int, str, str]:
@@ -46,7 +46,7 @@ def run(capfd):
     return run_it
 
 
-def test_help_answers_at_once():
+def test_help_answers_at_once() -> None:
     """Nothing heavy is imported before a command needs it."""
     started = time.perf_counter()
     done = subprocess.run(
@@ -64,7 +64,7 @@ def test_help_answers_at_once():
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout == "[]\n"
 
 
-def test_bad_usage_ends_with_2(run):
+def test_bad_usage_ends_with_2(run: Run) -> None:
     """A misspelt command and a missing option are usage mistakes."""
     for arguments in (["polcy"], ["policy", "export"], ["gold", "adopt", "--project", "3"]):
         code, out, err = run(*arguments)
@@ -72,7 +72,7 @@ def test_bad_usage_ends_with_2(run):
         assert err
 
 
-def test_a_mistake_of_ours_ends_with_3_and_says_where_the_log_is(run, monkeypatch):
+def test_a_mistake_of_ours_ends_with_3_and_says_where_the_log_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The person gets a sentence; the traceback is in a file that only they can read."""
 
     def broken(*_args: object, **_kwargs: object) -> None:
@@ -89,7 +89,7 @@ def test_a_mistake_of_ours_ends_with_3_and_says_where_the_log_is(run, monkeypatc
     log.unlink()
 
 
-def test_an_interrupt_ends_with_130(run, monkeypatch):
+def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the shell expects of what Ctrl-C ended."""
 
     def interrupted(*_args: object, **_kwargs: object) -> None:
@@ -100,7 +100,7 @@ def test_an_interrupt_ends_with_130(run, monkeypatch):
     assert run("policy", "schema")[0] == 130
 
 
-def test_bad_configuration_ends_with_2(run, monkeypatch):
+def test_bad_configuration_ends_with_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command that needs the configuration says the same."""
     monkeypatch.setenv("LABELGUARD_PORT", "many")
 
@@ -109,7 +109,7 @@ def test_bad_configuration_ends_with_2(run, monkeypatch):
     assert (code, err) == (2, "LABELGUARD_PORT must be a whole number, not 'many'.\n")
 
 
-def test_config_shows_the_effective_values_with_secrets_hidden(run, monkeypatch):
+def test_config_shows_the_effective_values_with_secrets_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As JSON for programs."""
     monkeypatch.setenv("LABELGUARD_API_TOKEN", "pl4nted")
 
@@ -120,7 +120,7 @@ def test_config_shows_the_effective_values_with_secrets_hidden(run, monkeypatch)
     assert "pl4nted" not in out
 
 
-def test_a_policy_is_validated_applied_and_exported(run, tmp_path):
+def test_a_policy_is_validated_applied_and_exported(run: Run, tmp_path: Path) -> None:
     """The exported text is the applied one; applying it again adds no version."""
     file = tmp_path / "policy.yaml"
     file.write_text(POLICY, encoding="utf-8")
@@ -136,7 +136,7 @@ def test_a_policy_is_validated_applied_and_exported(run, tmp_path):
     assert run("policy", "export", "--project", "3")[1] == POLICY
 
 
-def test_a_bad_policy_ends_with_2_and_all_its_mistakes(run, tmp_path):
+def test_a_bad_policy_ends_with_2_and_all_its_mistakes(run: Run, tmp_path: Path) -> None:
     """With ``--json`` the mistakes are data."""
     file = tmp_path / "policy.yaml"
     file.write_text("project: x\nruls: []\n", encoding="utf-8")
@@ -152,7 +152,7 @@ def test_a_bad_policy_ends_with_2_and_all_its_mistakes(run, tmp_path):
     assert [problem["key"] for problem in json.loads(out)["problems"]] == ["project", "ruls"]
 
 
-def test_what_is_not_there_ends_with_1(run):
+def test_what_is_not_there_ends_with_1(run: Run) -> None:
     """The sentence says what to do where something can be done."""
     assert run("policy", "export", "-p", "3")[::2] == (
         1,
@@ -166,7 +166,7 @@ def test_what_is_not_there_ends_with_1(run):
     )
 
 
-def test_connecting_without_a_token_says_how_to_get_one(run):
+def test_connecting_without_a_token_says_how_to_get_one(run: Run) -> None:
     """The first thing that a new admin forgets."""
     assert run("connect", "--project", "3")[::2] == (
         1,
@@ -177,7 +177,7 @@ def test_connecting_without_a_token_says_how_to_get_one(run):
     )
 
 
-def test_gold_is_imported_listed_and_retired(run, tmp_path):
+def test_gold_is_imported_listed_and_retired(run: Run, tmp_path: Path) -> None:
     """From lines of either shape; a task's controls make one answer."""
     file = tmp_path / "gold.jsonl"
     file.write_text(
@@ -196,7 +196,7 @@ def test_gold_is_imported_listed_and_retired(run, tmp_path):
     assert [row["task"] for row in json.loads(run("gold", "list", "-p", "3", "--json")[1])] == [8]
 
 
-def test_gold_with_mistakes_is_not_taken_at_all(run, tmp_path):
+def test_gold_with_mistakes_is_not_taken_at_all(run: Run, tmp_path: Path) -> None:
     """Every line's mistake is said; the vault stays as it was."""
     file = tmp_path / "gold.jsonl"
     file.write_text(
@@ -216,7 +216,7 @@ def test_gold_with_mistakes_is_not_taken_at_all(run, tmp_path):
     assert run("gold", "list", "-p", "3", "--json")[1] == "[]\n"
 
 
-def test_gold_is_read_from_csv_too(run, tmp_path):
+def test_gold_is_read_from_csv_too(run: Run, tmp_path: Path) -> None:
     """Several labels stand between semicolons."""
     file = tmp_path / "gold.csv"
     file.write_text("task,control,value\n7,digit,1\n8,traits,odd;loop\n", encoding="utf-8")
@@ -227,7 +227,7 @@ def test_gold_is_read_from_csv_too(run, tmp_path):
     assert [row["result"][0]["value"] for row in rows] == [{"choices": ["1"]}, {"choices": ["odd", "loop"]}]
 
 
-def test_actions_are_stopped_and_resumed(run, tmp_path):
+def test_actions_are_stopped_and_resumed(run: Run, tmp_path: Path) -> None:
     """The kill switch is in the store, where every process sees it."""
 
     def enabled() -> bool:
@@ -245,14 +245,14 @@ def test_actions_are_stopped_and_resumed(run, tmp_path):
     assert enabled()
 
 
-def test_empty_lists_are_said_in_words_and_are_lists_as_json(run):
+def test_empty_lists_are_said_in_words_and_are_lists_as_json(run: Run) -> None:
     """A script can always read the answer."""
     assert run("actions", "pending")[1] == "No action waits for a person.\n"
     assert run("findings", "list")[1] == "There is no such finding.\n"
     assert run("findings", "list", "--json")[1] == "[]\n"
 
 
-def test_rules_are_listed_with_their_options(run):
+def test_rules_are_listed_with_their_options(run: Run) -> None:
     """What a policy may name."""
     rules = {rule["name"]: rule for rule in json.loads(run("rules", "--json")[1])}
 
@@ -261,6 +261,6 @@ def test_rules_are_listed_with_their_options(run):
     assert "most" in [option["name"] for option in rules["shouts-too-much"]["options"]]
 
 
-def test_the_documentation_of_commands_is_current():
+def test_the_documentation_of_commands_is_current() -> None:
     """Made with ``labelguard config --write-docs docs``."""
     assert cli_markdown() == (DOCS / "cli.md").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from labelguard import registry
 from labelguard.policy import (
     ActionSpec,
     BadPolicy,
+    Limits,
     Policy,
     RuleSpec,
     build_rules,
@@ -25,7 +27,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(autouse=True)
-def _example_rules(monkeypatch, tmp_path):
+def _example_rules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """The example bundle is installed beside the built-in rules."""
     install(monkeypatch, tmp_path / "bundle")
     yield
@@ -45,7 +47,7 @@ def with_rule(line: str) -> str:
     return f"project: 3\npeople: {{lead: [x@example.com]}}\nrules:\n  - rule: shouts-too-much\n    {line}\n"
 
 
-def test_a_whole_policy_is_read_as_written():
+def test_a_whole_policy_is_read_as_written() -> None:
     """Every part arrives: actions in both forms, options, people as text and the defaults."""
     policy = load_policy(
         "project: 3\n"
@@ -66,11 +68,12 @@ def test_a_whole_policy_is_read_as_written():
     assert policy.limits.max_overlap == 5
     assert active.spec.actions == (ActionSpec(kind="prompt"), ActionSpec(kind="notify", target="lead"))
     assert active.rule.control == "Gefühl"
-    assert active.rule.never == [["yes", "no"], ["1", "7"]]
-    assert active.rule.needs == {"7": ["odd"]}
+    options = vars(active.rule)
+    assert options["never"] == [["yes", "no"], ["1", "7"]]
+    assert options["needs"] == {"7": ["odd"]}
 
 
-def test_every_mistake_is_reported_at_once_in_the_files_order():
+def test_every_mistake_is_reported_at_once_in_the_files_order() -> None:
     """Mistakes of structure and of rules come together, sorted by line."""
     found = problems(
         "projct: 3\n"
@@ -145,7 +148,7 @@ def test_every_mistake_is_reported_at_once_in_the_files_order():
         ),
     ],
 )
-def test_each_mistake_of_a_rule_has_its_sentence(line, sentence):
+def test_each_mistake_of_a_rule_has_its_sentence(line: str, sentence: str) -> None:
     """The sentence names the key, the rule, the value and the fix."""
     assert [text.partition(": ")[2] for text in problems(with_rule(line))] == [sentence]
 
@@ -171,19 +174,19 @@ def test_each_mistake_of_a_rule_has_its_sentence(line, sentence):
         ("a: b: c", "policy.yaml, line 1: This is not YAML: mapping values are not allowed here."),
     ],
 )
-def test_what_is_no_policy_at_all_is_refused_with_a_sentence(text, sentence):
+def test_what_is_no_policy_at_all_is_refused_with_a_sentence(text: str, sentence: str) -> None:
     """Broken, dangerous and empty files never raise anything else, and never take long."""
     assert problems(text)[0] == sentence
 
 
-def test_a_huge_file_is_not_parsed():
+def test_a_huge_file_is_not_parsed() -> None:
     """Size is checked before anything else looks at the text."""
     assert problems("a" * 1_000_001) == [
         "policy.yaml: The file has 1,000,001 characters, and at most 1,000,000 are read."
     ]
 
 
-def test_block_is_only_for_rules_that_need_no_history():
+def test_block_is_only_for_rules_that_need_no_history() -> None:
     """A rule with gold or history cannot judge an unsaved result."""
     assert problems("project: 3\nrules:\n  - rule: misses-the-answer\n    block: true\n") == [
         (
@@ -193,7 +196,7 @@ def test_block_is_only_for_rules_that_need_no_history():
     ]
 
 
-def test_an_action_that_reveals_gold_needs_permission():
+def test_an_action_that_reveals_gold_needs_permission() -> None:
     """With ``reveal: true`` the same policy is accepted."""
     text = "project: 3\nrules:\n  - rule: misses-the-answer\n    actions: [prompt, rework]\n"
 
@@ -206,7 +209,7 @@ def test_an_action_that_reveals_gold_needs_permission():
     assert load_policy(text + "    reveal: true\n").rules[0].reveal
 
 
-def test_two_rules_that_would_share_their_memory_are_refused():
+def test_two_rules_that_would_share_their_memory_are_refused() -> None:
     """Writing a default out does not make a rule another one."""
     found = problems(
         "project: 3\nrules:\n  - rule: shouts-too-much\n  - rule: shouts-too-much\n    options: {most: 1}\n"
@@ -220,7 +223,7 @@ def test_two_rules_that_would_share_their_memory_are_refused():
     ]
 
 
-def test_a_rules_key_depends_on_name_control_and_options_alone():
+def test_a_rules_key_depends_on_name_control_and_options_alone() -> None:
     """Mode and actions may change without the rule losing its memory; options may not."""
 
     def key(**kwargs: object) -> str:
@@ -235,7 +238,7 @@ def test_a_rules_key_depends_on_name_control_and_options_alone():
     assert key().startswith("shouts-too-much:*:")
 
 
-def test_building_reports_bad_options_of_a_policy_made_in_python():
+def test_building_reports_bad_options_of_a_policy_made_in_python() -> None:
     """A stored policy may meet a rule that has changed since."""
     policy = Policy(project=3, rules=(RuleSpec(rule="shouts-too-much", options={"gone": 1}),))
 
@@ -243,7 +246,7 @@ def test_building_reports_bad_options_of_a_policy_made_in_python():
         build_rules(policy)
 
 
-def test_a_written_policy_reads_back_equal():
+def test_a_written_policy_reads_back_equal() -> None:
     """Labels that look like other things in YAML survive the way there and back."""
     labels = ["yes", "no", "true", "null", "1e3", "007", "1", "~", "", "2024-01-01", "ünï: [x]", "#a", "- b"]
     policy = Policy(
@@ -259,7 +262,7 @@ def test_a_written_policy_reads_back_equal():
     assert load_policy(policy_yaml(policy)) == policy
 
 
-def test_the_schema_knows_each_rules_own_options():
+def test_the_schema_knows_each_rules_own_options() -> None:
     """An editor can complete and check options; their help and limits are in the schema."""
     schema = policy_schema()
 
@@ -276,7 +279,7 @@ def test_the_schema_knows_each_rules_own_options():
     assert json.loads(json.dumps(schema)) == schema
 
 
-def test_the_documented_example_is_a_valid_policy():
+def test_the_documented_example_is_a_valid_policy() -> None:
     """What docs/policy.md shows can be copied and applied."""
     (example,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "policy.md").read_text(encoding="utf-8"), re.DOTALL)
 
@@ -289,12 +292,10 @@ def test_the_documented_example_is_a_valid_policy():
     ]
 
 
-def test_every_key_is_documented():
+def test_every_key_is_documented() -> None:
     """A key that docs/policy.md does not name would be found by nobody."""
     text = (DOCS / "policy.md").read_text(encoding="utf-8")
     keys = {*Policy.model_fields, *RuleSpec.model_fields} - {"limits"}
 
     assert {key for key in keys if f"| `{key}` |" not in text} == set()
-    assert {
-        key for key in Policy.model_fields["limits"].annotation.model_fields if f"`limits.{key}`" not in text
-    } == set()
+    assert {key for key in Limits.model_fields if f"`limits.{key}`" not in text} == set()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from bundles import EXAMPLE, install
@@ -9,7 +12,7 @@ from labelguard import registry
 
 
 @pytest.fixture(autouse=True)
-def _look_again():
+def _look_again() -> Iterator[None]:
     """Each test sees what is installed for it."""
     registry.forget()
     yield
@@ -21,7 +24,9 @@ def broken(name: str) -> list[str]:
     return [str(bundle) for bundle in registry.broken_bundles() if bundle.name == name]
 
 
-def test_rules_of_another_distribution_are_found_beside_the_built_in_ones(monkeypatch, tmp_path):
+def test_rules_of_another_distribution_are_found_beside_the_built_in_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Built-in rules come through the same door and have no privilege."""
     install(monkeypatch, tmp_path)
 
@@ -30,12 +35,14 @@ def test_rules_of_another_distribution_are_found_beside_the_built_in_ones(monkey
     assert registry.broken_bundles() == ()
 
 
-def test_the_built_in_connectors_are_found():
+def test_the_built_in_connectors_are_found() -> None:
     """Label Studio and notifications are connectors like any other."""
     assert {"studio", "notify"} <= set(registry.load_connectors())
 
 
-def test_a_bundle_that_cannot_be_imported_is_named_and_the_rest_loads(monkeypatch, tmp_path, caplog):
+def test_a_bundle_that_cannot_be_imported_is_named_and_the_rest_loads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """One broken third party must not stop the service."""
     install(monkeypatch, tmp_path, "import no_such_module\nRULES = ()", name="broken-rules")
 
@@ -43,7 +50,7 @@ def test_a_bundle_that_cannot_be_imported_is_named_and_the_rest_loads(monkeypatc
     assert broken("broken-rules") == [
         (
             "broken-rules 1.0 offers labelguard.rules as 'broken-rules', which cannot be used: importing "
-            "broken_rules:RULES raised ModuleNotFoundError: No module named 'no_such_module'"
+            "broken_rules raised ModuleNotFoundError: No module named 'no_such_module'"
         )
     ]
     assert "broken-rules 1.0" in caplog.text
@@ -68,14 +75,18 @@ def test_a_bundle_that_cannot_be_imported_is_named_and_the_rest_loads(monkeypatc
         ),
     ],
 )
-def test_what_is_no_rule_is_refused_with_the_reason(monkeypatch, tmp_path, source, reason):
+def test_what_is_no_rule_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, reason: str
+) -> None:
     """The author of a bundle reads what to change."""
     install(monkeypatch, tmp_path, source, name="wrong-rules")
 
     assert broken("wrong-rules")[0].endswith(f"which cannot be used: {reason}")
 
 
-def test_two_distributions_with_one_name_are_an_error_that_names_both(monkeypatch, tmp_path):
+def test_two_distributions_with_one_name_are_an_error_that_names_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Which of them runs must not depend on chance."""
     install(monkeypatch, tmp_path / "one", name="one-rules")
     install(monkeypatch, tmp_path / "two", EXAMPLE, name="two-rules")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from bundles import install
 from labelguard import registry
 from labelguard.cli import run_command
 
+Run = Callable[..., tuple[int, dict[str, Any], str]]
 START = datetime(2025, 1, 1, tzinfo=UTC)
 CONFIG = (
     '<View><Image name="image" value="$image"/><Choices name="digit" toName="image" choice="multiple">'
@@ -29,7 +31,7 @@ rules:
 
 
 @pytest.fixture(autouse=True)
-def _rules(monkeypatch, tmp_path):
+def _rules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """The example bundle is installed, and no configuration of the machine is read."""
     monkeypatch.chdir(tmp_path)
     install(monkeypatch, tmp_path / "bundle")
@@ -56,7 +58,7 @@ def body(annotation: int, labels: list[str], *, project: int = 3, minutes: int =
 
 
 @pytest.fixture
-def replay(capfd, tmp_path):
+def replay(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Replay lines; gives exit code, what was printed as JSON, and standard error."""
 
     def run(
@@ -79,7 +81,7 @@ def replay(capfd, tmp_path):
     return run
 
 
-def test_findings_and_actions_are_those_of_live_events(replay):
+def test_findings_and_actions_are_those_of_live_events(replay: Run) -> None:
     """Years-old recordings act as they would have on the day; ids are numbers."""
     code, result, err = replay([body(1, ["1"]), body(2, ["1", "7"])])
 
@@ -101,14 +103,14 @@ def test_findings_and_actions_are_those_of_live_events(replay):
     assert (action["kind"], action["annotation"], action["finding"]) == ("prompt", 2, finding["id"])
 
 
-def test_the_same_file_gives_the_same_answer(replay):
+def test_the_same_file_gives_the_same_answer(replay: Run) -> None:
     """Nothing depends on the wall clock or on chance."""
     lines = [body(n, ["1", "7"] if n % 3 else ["1"]) for n in range(1, 20)]
 
     assert replay(lines) == replay(lines)
 
 
-def test_wrapped_deliveries_are_the_same_as_bare_ones(replay):
+def test_wrapped_deliveries_are_the_same_as_bare_ones(replay: Run) -> None:
     """A recorder that keeps headers writes this form."""
     bare = replay([body(2, ["1", "7"])])
 
@@ -116,7 +118,7 @@ def test_wrapped_deliveries_are_the_same_as_bare_ones(replay):
     assert replay([{"body": json.dumps(body(2, ["1", "7"]))}]) == bare
 
 
-def test_a_delivery_repeated_is_one_event(replay):
+def test_a_delivery_repeated_is_one_event(replay: Run) -> None:
     """A redelivery finds nothing twice."""
     _code, result, _err = replay([body(2, ["1", "7"]), body(2, ["1", "7"])])
 
@@ -124,7 +126,7 @@ def test_a_delivery_repeated_is_one_event(replay):
     assert len(result["findings"]) == 1
 
 
-def test_lines_that_are_no_delivery_are_rejected_and_the_rest_goes_on(replay):
+def test_lines_that_are_no_delivery_are_rejected_and_the_rest_goes_on(replay: Run) -> None:
     """Each has its line and a reason; empty lines are nothing."""
     broken = body(1, ["1"])
     broken["annotation"]["id"] = "x"
@@ -137,7 +139,7 @@ def test_lines_that_are_no_delivery_are_rejected_and_the_rest_goes_on(replay):
     assert len(result["findings"]) == 1
 
 
-def test_ground_truth_in_the_file_is_gold_wherever_it_stands(replay):
+def test_ground_truth_in_the_file_is_gold_wherever_it_stands(replay: Run) -> None:
     """Judgments before it in the file are compared with it too; it is not judged itself."""
     gold = body(9, ["7"], task=1, minutes=90, ground_truth=True, completed_by=1, updated_by=1)
     _code, result, _err = replay([body(1, ["1"]), gold])
@@ -145,7 +147,7 @@ def test_ground_truth_in_the_file_is_gold_wherever_it_stands(replay):
     assert [(f["rule"], f["annotation"]) for f in result["findings"]] == [("misses-the-answer", 1)]
 
 
-def test_answers_of_a_gold_file_are_in_the_vault(replay):
+def test_answers_of_a_gold_file_are_in_the_vault(replay: Run) -> None:
     """They replace what the file itself marks as ground truth."""
     gold = body(9, ["7"], task=1, minutes=90, ground_truth=True, completed_by=1, updated_by=1)
     lines = [gold, body(1, ["1"]), body(2, ["1"])]
@@ -156,7 +158,7 @@ def test_answers_of_a_gold_file_are_in_the_vault(replay):
     assert [f["annotation"] for f in result["findings"]] == [2]
 
 
-def test_other_projects_find_nothing_and_it_is_said(replay):
+def test_other_projects_find_nothing_and_it_is_said(replay: Run) -> None:
     """The policy is for one project; its number may be wrong."""
     code, result, err = replay([body(2, ["1", "7"], project=4)])
 
@@ -164,7 +166,7 @@ def test_other_projects_find_nothing_and_it_is_said(replay):
     assert err == "1 of 1 deliveries are about other projects than the policy's (3); no rule looked at them.\n"
 
 
-def test_a_bad_policy_ends_with_2_and_a_sentence(replay):
+def test_a_bad_policy_ends_with_2_and_a_sentence(replay: Run) -> None:
     """Nothing is replayed then."""
     code, result, err = replay([body(1, ["1"])], policy="project: 3\nrules: [{rule: shouts-too-muhc}]\n")
 
@@ -172,7 +174,7 @@ def test_a_bad_policy_ends_with_2_and_a_sentence(replay):
     assert "There is no rule 'shouts-too-muhc'; did you mean shouts-too-much?" in err
 
 
-def test_a_file_that_is_not_there_ends_with_2(capfd):
+def test_a_file_that_is_not_there_ends_with_2(capfd: pytest.CaptureFixture[str]) -> None:
     """The sentence names it."""
     assert run_command(["replay", "gone.jsonl", "--policy", "gone.yaml"]) == 2
     assert "There is no file gone.jsonl." in capfd.readouterr().err

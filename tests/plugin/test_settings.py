@@ -19,17 +19,17 @@ def problems(path: Path | None = None, **environ: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch, tmp_path):
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads a ``labelguard.yaml`` that happens to lie about."""
     monkeypatch.chdir(tmp_path)
 
 
-def test_without_anything_the_defaults_hold():
+def test_without_anything_the_defaults_hold() -> None:
     """A first start needs no configuration."""
     assert load_settings(environ={}) == Settings()
 
 
-def test_the_environment_wins_over_the_file(tmp_path):
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     """What the file says holds where no variable is set; an empty variable is not set."""
     file = tmp_path / "conf.yaml"
     file.write_text("port: 9000\nstudio_url: http://studio:8080/\nlog_level: DEBUG\n", encoding="utf-8")
@@ -41,14 +41,14 @@ def test_the_environment_wins_over_the_file(tmp_path):
     assert (settings.port, settings.studio_url, settings.log_level) == (9001, "http://studio:8080", "DEBUG")
 
 
-def test_labelguard_yaml_in_the_working_directory_is_read(tmp_path):
+def test_labelguard_yaml_in_the_working_directory_is_read(tmp_path: Path) -> None:
     """No variable is needed to find it."""
     (tmp_path / "labelguard.yaml").write_text("port: 9000\n", encoding="utf-8")
 
     assert load_settings(environ={}).port == 9000
 
 
-def test_a_secret_can_stand_in_a_file_of_its_own(tmp_path):
+def test_a_secret_can_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
     """As container secrets do; in the configuration file the path is relative to it."""
     (tmp_path / "key").write_text("s3cret\n", encoding="utf-8")
     (tmp_path / "labelguard.yaml").write_text("api_token_file: key\n", encoding="utf-8")
@@ -59,7 +59,7 @@ def test_a_secret_can_stand_in_a_file_of_its_own(tmp_path):
     assert settings.api_token.get_secret_value() == "s3cret"
 
 
-def test_targets_of_alerts_come_from_json_and_from_their_own_variables():
+def test_targets_of_alerts_come_from_json_and_from_their_own_variables() -> None:
     """Both ways together make one set of targets."""
     settings = load_settings(
         environ={"LABELGUARD_NOTIFY": '{"ops": "slack://a/b/c"}', "LABELGUARD_NOTIFY_LEAD": "mailto://x"}
@@ -71,7 +71,7 @@ def test_targets_of_alerts_come_from_json_and_from_their_own_variables():
     }
 
 
-def test_every_mistake_is_reported_at_once(tmp_path):
+def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
     """Each names the variable or the file's line, the value, and the fix."""
     file = tmp_path / "conf.yaml"
     file.write_text("studo_url: http://x\nport: many\nport: 3\n", encoding="utf-8")
@@ -99,28 +99,28 @@ def test_every_mistake_is_reported_at_once(tmp_path):
     ]
 
 
-def test_a_named_file_that_is_not_there_is_a_mistake(tmp_path):
+def test_a_named_file_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     """A silent default would hide a wrong path."""
     assert problems(CONFIG=str(tmp_path / "gone.yaml")) == [
         f"The configuration file {tmp_path / 'gone.yaml'} does not exist."
     ]
 
 
-def test_both_forms_of_a_secret_are_one_too_many(tmp_path):
+def test_both_forms_of_a_secret_are_one_too_many(tmp_path: Path) -> None:
     """Which of them counts would be a guess."""
     assert problems(API_TOKEN="a", API_TOKEN_FILE=str(tmp_path / "x")) == [
         "LABELGUARD_API_TOKEN_FILE and LABELGUARD_API_TOKEN are both set; keep one."
     ]
 
 
-def test_a_variable_that_is_near_to_no_setting_is_logged_and_left_alone(caplog):
+def test_a_variable_that_is_near_to_no_setting_is_logged_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     """Container platforms invent variables from a service's name."""
     load_settings(environ={"LABELGUARD_SERVICE_ACCOUNT_QUX": "1"})
 
     assert "LABELGUARD_SERVICE_ACCOUNT_QUX is not a setting" in caplog.text
 
 
-def test_secrets_are_never_shown(tmp_path):
+def test_secrets_are_never_shown(tmp_path: Path) -> None:
     """Neither in what is printed, nor in a mistake about them."""
     secret = "pl4nted"
     settings = load_settings(
@@ -140,6 +140,6 @@ def test_secrets_are_never_shown(tmp_path):
     assert secret not in "".join(problems(DATABASE_URL=secret))
 
 
-def test_the_documentation_of_settings_is_current():
+def test_the_documentation_of_settings_is_current() -> None:
     """Made with ``labelguard config --write-docs docs``."""
     assert settings_markdown() == (DOCS / "configuration.md").read_text(encoding="utf-8")

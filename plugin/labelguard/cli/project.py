@@ -145,16 +145,15 @@ def _steps(report: ConnectReport | DisconnectReport, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress(what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+def _progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
     """How far it is, on stderr where a person watches; silence elsewhere."""
     if quiet or not sys.stderr.isatty():
-        yield lambda _done: None
+        yield lambda _done, _total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    # Label Studio's listing does not say how much is to come, so the bar only moves.
     columns = (BarColumn(), TextColumn("{task.completed} {task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
