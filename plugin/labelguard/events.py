@@ -237,9 +237,7 @@ def _tasks_event(action: str, body: dict[str, Any]) -> Event:
         for inner, made in _objects(item.get("annotations"), f"{where}.annotations"):
             annotation = _annotation(made, inner, project.id, task.id)
             if annotation.task != task.id:
-                raise BadDelivery(
-                    f"`{inner}.task` must be {task.id}, the task it stands in, but is {annotation.task}."
-                )
+                raise BadDelivery(f"`{inner}.task` must be {task.id}, the task it stands in, but is {annotation.task}.")
             annotations.append(annotation)
     return Event(action, project, tuple(tasks), tuple(annotations), body=body)
 
@@ -456,9 +454,7 @@ def _decoded(body: bytes | str | Mapping[str, Any]) -> Any:
     except UnicodeDecodeError as error:
         raise BadDelivery(f"The body is not UTF-8 text: byte {error.start} cannot be read.") from None
     except json.JSONDecodeError as error:
-        raise BadDelivery(
-            f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        ) from None
+        raise BadDelivery(f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
     except BadDelivery:
         raise
     except ValueError:

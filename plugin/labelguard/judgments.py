@@ -201,8 +201,7 @@ _READERS: dict[str, tuple[str, Callable[[Any], Any], bool]] = {
 """For each kind: the key of ``value``, how to read it, and whether several items of a control add up."""
 
 _GEOMETRY = frozenset(
-    "x y width height start end startOffset endOffset points vertices ranges sequence rle imageDataURL channel "
-    "radiusX globalOffsets".split()
+    ["x", "y", "width", "height", "start", "end", "startOffset", "endOffset", "points", "vertices", "ranges", "sequence", "rle", "imageDataURL", "channel", "radiusX", "globalOffsets"]
 )
 """Keys of ``value`` that only regions have."""
 

@@ -99,9 +99,7 @@ def escape_control_characters(_logger: Any, _method: str, event: EventDict) -> E
             text = _CONTROL_BUT_NEWLINE.sub(_visible, str(value))
             escaped[key] = "\n".join(f"    | {line}" for line in text.split("\n"))
         else:
-            escaped[_CONTROL.sub(_visible, key)] = (
-                _CONTROL.sub(_visible, value) if isinstance(value, str) else value
-            )
+            escaped[_CONTROL.sub(_visible, key)] = _CONTROL.sub(_visible, value) if isinstance(value, str) else value
     return escaped
 
 

@@ -16,8 +16,7 @@ REMOVED = "[removed]"
 
 _WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+(?![a-z])")
 _SECRET_WORDS = frozenset(
-    "apikey auth authorization cookie cookies credential credentials csrf jwt login passphrase passwd password "
-    "passwords pwd sas secret secrets sessionid signature token tokens".split()
+    ["apikey", "auth", "authorization", "cookie", "cookies", "credential", "credentials", "csrf", "jwt", "login", "passphrase", "passwd", "password", "passwords", "pwd", "sas", "secret", "secrets", "sessionid", "signature", "token", "tokens"]
 )
 _SECRET_PAIRS = frozenset({"api", "access", "account", "encryption", "private", "secret", "shared", "signing"})
 """Words that make a following ``key`` a secret: ``aws_access_key_id``, Azure's ``account_key``."""
@@ -52,8 +51,7 @@ def is_secret_key(key: str) -> bool:
     if not _SECRET_WORDS.isdisjoint(words):
         return True
     return any(
-        second in {"key", "keys"} and first in _SECRET_PAIRS
-        for first, second in zip(words, words[1:], strict=False)
+        second in {"key", "keys"} and first in _SECRET_PAIRS for first, second in zip(words, words[1:], strict=False)
     )
 
 

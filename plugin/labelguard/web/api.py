@@ -41,9 +41,7 @@ def api_blueprint(store: Store, outbox: Outbox, settings: Settings, clock: Clock
     @blueprint.before_request
     def authenticate() -> Response | None:
         if not token:
-            return json_error(
-                403, "The API is closed: set LABELGUARD_API_TOKEN to a long random value to open it."
-            )
+            return json_error(403, "The API is closed: set LABELGUARD_API_TOKEN to a long random value to open it.")
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer" and same(given.strip(), token):
             return None
@@ -85,9 +83,7 @@ def api_blueprint(store: Store, outbox: Outbox, settings: Settings, clock: Clock
         note = with_note(_existing(store, records.get_finding, finding, "finding"), BY, _note())
         state = {"uphold": "upheld", "dismiss": "dismissed"}[step]
         try:
-            store.write(
-                lambda conn: records.set_finding_state(conn, finding, state, by=BY, note=note, now=clock())
-            )
+            store.write(lambda conn: records.set_finding_state(conn, finding, state, by=BY, note=note, now=clock()))
         except ValueError as error:
             return json_error(409, str(error))
         return one_finding(finding)

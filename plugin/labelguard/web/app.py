@@ -112,9 +112,7 @@ def _http_error(error: HTTPException) -> Response:
 def _store_error(error: Exception) -> Response:
     # SQLAlchemy's own words would repeat the statement with its values, a whole delivery among them.
     log.error("The store cannot be used: %s", getattr(error, "orig", None) or error)
-    response = _answer(
-        503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly."
-    )
+    response = _answer(503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly.")
     response.headers["Retry-After"] = "10"
     return response
 

@@ -192,8 +192,7 @@ def _actions(conn: sa.Connection, project: int | None) -> Row:
     newest = list_actions(conn, project=project, limit=_NEWEST, newest_first=True)
     return {
         "by_kind": [
-            {"kind": kind, "total": sum(states.values()), **states}
-            for kind, states in sorted(by_kind.items())
+            {"kind": kind, "total": sum(states.values()), **states} for kind, states in sorted(by_kind.items())
         ],
         "newest": _named(newest, names(conn)),
     }

@@ -290,6 +290,5 @@ def _all_strings() -> Mapping[str, Mapping[str, str]]:
     """The page's own words by language: ``templates/labelguard_templates/page/strings.<language>.json``."""
     folder = labelguard_templates.path() / "page"
     return {
-        path.name.split(".")[1]: json.loads(path.read_text("utf-8"))
-        for path in sorted(folder.glob("strings.*.json"))
+        path.name.split(".")[1]: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("strings.*.json"))
     }

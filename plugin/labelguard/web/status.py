@@ -138,9 +138,7 @@ def status_blueprint(
         note = with_note(found, session.by, request.form.get("note", "").strip())
         try:
             store.write(
-                lambda conn: records.set_finding_state(
-                    conn, finding, state, by=session.by, note=note, now=clock()
-                )
+                lambda conn: records.set_finding_state(conn, finding, state, by=session.by, note=note, now=clock())
             )
         except ValueError as error:
             return problem(409, str(error))
