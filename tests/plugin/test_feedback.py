@@ -60,9 +60,7 @@ def test_every_rule_has_a_message_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "de"])
-def test_every_example_s_values_fill_the_rule_s_message(
-    language: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_example_s_values_fill_the_rule_s_message(language: str, caplog: pytest.LogCaptureFixture) -> None:
     """What a rule puts into ``feedback`` is what its message needs: no example falls back to the default."""
     told = 0
     with caplog.at_level(logging.WARNING, "labelguard.feedback"):

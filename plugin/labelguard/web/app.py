@@ -78,7 +78,7 @@ def create_app(
     throttle = Throttle(_FAILED_SIGN_INS, _FAILED_SIGN_INS_WITHIN, clock)
 
     app.register_blueprint(webhook_blueprint(store, engine, settings, metrics))
-    app.register_blueprint(health_blueprint(store, metrics, clock))
+    app.register_blueprint(health_blueprint(store, engine, metrics, clock))
     app.register_blueprint(api_blueprint(store, outbox, settings, clock))
     app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
     app.register_blueprint(page_blueprint(store, engine, studio, settings, clock))
