@@ -14,7 +14,7 @@ from labelguard.judgments import Judgment, judgments_of
 from labelguard.policy import Policy
 from labelguard.rules import GoldAnswer, TaskJudgment
 from labelguard.store import Store, records
-from labelguard.store.schema import annotations, judgments, tasks
+from labelguard.store.schema import annotations as annotations_table, judgments, tasks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ class StoreContext:
                 judgments.c.labels,
                 judgments.c.at,
             )
-            .join(annotations, annotations.c.row == judgments.c.annotation_row)
+            .join(annotations_table, annotations_table.c.row == judgments.c.annotation_row)
             .where(
                 judgments.c.task == task,
                 judgments.c.control == control,
@@ -88,9 +88,9 @@ class StoreContext:
                 judgments.c.first,
                 judgments.c.annotation != self._annotation,
                 judgments.c.annotator.is_not(None),
-                annotations.c.deleted_at.is_(None),
-                sa.not_(annotations.c.was_cancelled),
-                sa.not_(annotations.c.ground_truth),
+                annotations_table.c.deleted_at.is_(None),
+                sa.not_(annotations_table.c.was_cancelled),
+                sa.not_(annotations_table.c.ground_truth),
             )
             .order_by(judgments.c.at, judgments.c.id)
         )
@@ -154,19 +154,19 @@ class StoreSweepContext:
                 judgments.c.value,
                 judgments.c.labels,
                 judgments.c.at,
-                annotations.c.lead_time,
+                annotations_table.c.lead_time,
                 tasks.c.data,
             )
-            .join(annotations, annotations.c.row == judgments.c.annotation_row)
+            .join(annotations_table, annotations_table.c.row == judgments.c.annotation_row)
             .join(tasks, tasks.c.id == judgments.c.task)
             .where(
                 judgments.c.project == self._policy.project,
                 judgments.c.first,
                 judgments.c.annotator.is_not(None),
-                annotations.c.deleted_at.is_(None),
+                annotations_table.c.deleted_at.is_(None),
                 tasks.c.deleted_at.is_(None),
-                sa.not_(annotations.c.was_cancelled),
-                sa.not_(annotations.c.ground_truth),
+                sa.not_(annotations_table.c.was_cancelled),
+                sa.not_(annotations_table.c.ground_truth),
             )
             .order_by(judgments.c.at, judgments.c.id)
         )

@@ -22,7 +22,7 @@ from labelguard.policy import BadPolicy
 from labelguard.processing import Made, Processor, fail_delivery, keep_finding, parse_config
 from labelguard.rules import Context, Finding, GoldAnswer, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
-from labelguard.store.core import StoreError
+from labelguard.store.core import StoreError, inserted_id
 from labelguard.store.schema import inbox, rejected
 
 log = structlog.get_logger(__name__)
@@ -128,7 +128,7 @@ class Engine:
         def job(conn: sa.Connection) -> tuple[int, bool]:
             done = conn.execute(insert(inbox).values(values).on_conflict_do_nothing())
             if done.rowcount:
-                delivery = int(done.inserted_primary_key[0])
+                delivery = inserted_id(done)
                 taken.append(delivery)
                 with self._lock:
                     self._waiting[delivery] = processed
@@ -159,7 +159,7 @@ class Engine:
             done = conn.execute(
                 insert(rejected).values(project=project, received_at=self._clock(), reason=reason[:500], size=size)
             )
-            newest = int(done.inserted_primary_key[0])
+            newest = inserted_id(done)
             conn.execute(sa.delete(rejected).where(rejected.c.id <= newest - self._keep_rejected))
 
         self._store.write(job)

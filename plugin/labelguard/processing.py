@@ -24,10 +24,11 @@ from labelguard.labelconfig import LabelConfig
 from labelguard.policy import ActiveRule, Policy, build_rules, load_policy
 from labelguard.rules import Finding, Guardrail, Submission
 from labelguard.store import Store, records
+from labelguard.store.core import inserted_id
 from labelguard.store.schema import (
     actions,
     annotation_versions,
-    annotations,
+    annotations as annotations_table,
     findings,
     inbox,
     judgments,
@@ -275,8 +276,8 @@ class Processor:
             connected = None if delivery["origin"] == "backfill" else connected_at
             task = records.get_task(conn, annotation.task)
             for made in judged.made:
-                subject = _subject(delivery["project"], judged, made, task)
-                keep_finding(conn, made, loaded, subject, version_id=version, connected_at=connected, now=now)
+                about = _subject(delivery["project"], judged, made, task)
+                keep_finding(conn, made, loaded, about, version_id=version, connected_at=connected, now=now)
 
 
 def keep_finding(
@@ -292,7 +293,7 @@ def keep_finding(
     """Write a finding with the actions that its policy asks for; returns its id."""
     finding, spec = made.finding, made.active.spec
     refusal = planning.may_act(finding, spec, loaded.policy.limits, subject, connected_at=connected_at, now=now)
-    finding_id = int(
+    finding_id = inserted_id(
         conn.execute(
             insert(findings).values(
                 project=subject.project,
@@ -314,7 +315,7 @@ def keep_finding(
                 state="open",
                 note="",
             )
-        ).inserted_primary_key[0]
+        )
     )
     not_done: tuple[str, ...] = (f"no action: {refusal}",) if refusal else ()
     if refusal is None:
@@ -338,10 +339,10 @@ def _author(annotation: Annotation) -> int | None:
 
 
 def _existing(conn: sa.Connection, annotation: Annotation) -> Row | None:
-    query = sa.select(annotations).where(annotations.c.id == annotation.id)
+    query = sa.select(annotations_table).where(annotations_table.c.id == annotation.id)
     if annotation.created_at is not None:
-        query = query.where(annotations.c.created_at == annotation.created_at)
-    found = conn.execute(query.order_by(annotations.c.row.desc()).limit(1)).mappings().first()
+        query = query.where(annotations_table.c.created_at == annotation.created_at)
+    found = conn.execute(query.order_by(annotations_table.c.row.desc()).limit(1)).mappings().first()
     return dict(found) if found is not None else None
 
 
@@ -370,7 +371,7 @@ def _refresh(conn: sa.Connection, delivery: Row, judged: Judged) -> None:
     if delivery["origin"] != "webhook":
         values["deleted_at"] = None
     if any(existing[key] != value for key, value in values.items()):
-        conn.execute(sa.update(annotations).where(annotations.c.row == existing["row"]).values(values))
+        conn.execute(sa.update(annotations_table).where(annotations_table.c.row == existing["row"]).values(values))
 
 
 def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple[int, int]:
@@ -392,10 +393,12 @@ def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple
     }
     if judged.existing is None:
         created = annotation.created_at or judged.at
-        done = conn.execute(insert(annotations).values(id=annotation.id, created_at=created, versions=1, **values))
-        return int(done.inserted_primary_key[0]), 1
+        done = conn.execute(
+            insert(annotations_table).values(id=annotation.id, created_at=created, versions=1, **values)
+        )
+        return inserted_id(done), 1
     row, number = int(judged.existing["row"]), int(judged.existing["versions"]) + 1
-    conn.execute(sa.update(annotations).where(annotations.c.row == row).values(versions=number, **values))
+    conn.execute(sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values))
     return row, number
 
 
@@ -417,7 +420,7 @@ def _save_version(conn: sa.Connection, row: int, number: int, origin: str, judge
             recorded_at=now,
         )
     )
-    return int(done.inserted_primary_key[0])
+    return inserted_id(done)
 
 
 def _save_judgments(conn: sa.Connection, project: int, row: int, version: int, judged: Judged) -> None:

@@ -24,7 +24,7 @@ from labelguard.connectors import Studio
 from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation, Event
 from labelguard.feedback import render
-from labelguard.policy import Limits, Policy, build_rules, load_policy
+from labelguard.policy import Policy, build_rules, load_policy
 from labelguard.store import Store, records
 
 KINDS = ("prompt", "rework")
@@ -38,11 +38,11 @@ _FETCH_EVERY = timedelta(seconds=2)
 _HOUR = timedelta(hours=1)
 
 
-class NoSuchPrompt(LookupError):
+class NoSuchPromptError(LookupError):
     """There is no such prompt for this annotator."""
 
 
-class NotPossible(ValueError):
+class NotPossibleError(ValueError):
     """The prompt cannot take this step any more; the message is a sentence for the annotator."""
 
 
@@ -133,7 +133,7 @@ class Prompts:
             return True
 
     def waiting(self, project: int, annotator: int, annotation: int | None = None) -> list[Prompt]:
-        """What an annotator is to be shown now, after saving ``annotation`` or, without it, on opening the page.
+        """What an annotator is shown now: after saving ``annotation`` or, without it, on opening the page.
 
         The annotation's own prompts come first, then others that wait, oldest first. What was shown but not
         answered comes again; new ones only as far as the policy's ``prompts_per_hour`` allows.
@@ -145,7 +145,7 @@ class Prompts:
             facts = self._facts(conn, project, None)
             person = records.get_annotator(conn, annotator)
             language = str((person or {}).get("language") or facts.language)
-            budget = facts.limits.prompts_per_hour - self._shown_lately(conn, project, annotator)
+            budget = facts.prompts_per_hour - self._shown_lately(conn, project, annotator)
             prompts: list[Prompt] = []
             for finding_id, actions in _grouped(conn, project, annotator, asked):
                 finding = records.get_finding(conn, finding_id)
@@ -163,7 +163,12 @@ class Prompts:
     def _shown_lately(self, conn: sa.Connection, project: int, annotator: int) -> int:
         since = self._clock() - _HOUR
         actions = records.list_actions(
-            conn, project=project, annotator=annotator, states=("delivering", "done"), newest_first=True, limit=500
+            conn,
+            project=project,
+            annotator=annotator,
+            states=("delivering", "done"),
+            newest_first=True,
+            limit=500,
         )
         return len(
             {
@@ -175,7 +180,9 @@ class Prompts:
             }
         )
 
-    def _visible(self, conn: sa.Connection, finding: Mapping[str, Any], asked: Mapping[str, Any] | None) -> bool:
+    def _visible(
+        self, conn: sa.Connection, finding: Mapping[str, Any], asked: Mapping[str, Any] | None
+    ) -> bool:
         if finding["state"] not in ("open", "acknowledged"):
             return False
         if finding["annotation"] is not None:
@@ -186,7 +193,9 @@ class Prompts:
             return True
         # It would point at a gold task: so it waits for a later save, and asking about an earlier one (or
         # saving this one again) does not bring it out.
-        return asked is not None and asked["id"] != finding["annotation"] and asked["updated_at"] > finding["at"]
+        return (
+            asked is not None and asked["id"] != finding["annotation"] and asked["updated_at"] > finding["at"]
+        )
 
     def _private(self, conn: sa.Connection, finding: Mapping[str, Any]) -> bool:
         facts = self._facts(conn, finding["project"], finding["policy_version"])
@@ -194,7 +203,11 @@ class Prompts:
         return facts.private.get(finding["rule"], True)
 
     def _prompt(
-        self, conn: sa.Connection, finding: Mapping[str, Any], actions: Sequence[Mapping[str, Any]], language: str
+        self,
+        conn: sa.Connection,
+        finding: Mapping[str, Any],
+        actions: Sequence[Mapping[str, Any]],
+        language: str,
     ) -> Prompt:
         rework = any(action["kind"] == "rework" for action in actions)
         # A policy that asks for rework allowed to tell which task it is; a prompt of a private rule does not.
@@ -209,7 +222,7 @@ class Prompts:
         )
 
     def seen(self, finding: int, annotator: int) -> None:
-        """It was shown. Raises :class:`NoSuchPrompt`."""
+        """It was shown. Raises :class:`NoSuchPromptError`."""
 
         def job(conn: sa.Connection) -> None:
             for action in self._standing(conn, finding, annotator):
@@ -218,7 +231,7 @@ class Prompts:
         self._store.write(job)
 
     def acknowledge(self, finding: int, annotator: int) -> None:
-        """The annotator read it; a rework still waits for the work. Raises :class:`NoSuchPrompt`."""
+        """The annotator read it; a rework still waits for the work. Raises :class:`NoSuchPromptError`."""
 
         def job(conn: sa.Connection) -> None:
             for action in self._standing(conn, finding, annotator):
@@ -234,14 +247,16 @@ class Prompts:
         """The annotator says that it is wrong, in their words.
 
         Raises:
-            NoSuchPrompt: it is not theirs.
-            NotPossible: somebody has decided about it already, or the words are missing or too long.
+            NoSuchPromptError: it is not theirs.
+            NotPossibleError: somebody has decided about it already, or the words are missing or too long.
         """
         words = words.strip()
         if not words:
-            raise NotPossible("Please say what is wrong with the note.")
+            raise NotPossibleError("Please say what is wrong with the note.")
         if len(words) > DISPUTE_CHARS:
-            raise NotPossible(f"Please use {DISPUTE_CHARS:,} characters at most; these are {len(words):,}.")
+            raise NotPossibleError(
+                f"Please use {DISPUTE_CHARS:,} characters at most; these are {len(words):,}."
+            )
 
         def job(conn: sa.Connection) -> None:
             if self._finding(conn, finding, annotator)["state"] == "disputed":
@@ -249,7 +264,7 @@ class Prompts:
             try:
                 self._set_state(conn, finding, "disputed", annotator, words)
             except ValueError as error:
-                raise NotPossible("Somebody has decided about this note already.") from error
+                raise NotPossibleError("Somebody has decided about this note already.") from error
             for action in self._standing(conn, finding, annotator):
                 self._mark_shown(conn, action)
                 records.update_action(conn, action["id"], self._clock(), state="done")
@@ -259,7 +274,7 @@ class Prompts:
     def _finding(self, conn: sa.Connection, finding: int, annotator: int) -> Mapping[str, Any]:
         row = records.get_finding(conn, finding)
         if row is None or row["annotator"] != annotator:
-            raise NoSuchPrompt("There is no such note for you.")
+            raise NoSuchPromptError("There is no such note for you.")
         return row
 
     def _standing(self, conn: sa.Connection, finding: int, annotator: int) -> Iterator[dict[str, Any]]:
@@ -276,7 +291,9 @@ class Prompts:
             records.update_action(conn, action["id"], now, state="delivering", target=target)
 
     def _set_state(self, conn: sa.Connection, finding: int, state: str, annotator: int, note: str) -> None:
-        records.set_finding_state(conn, finding, state, by=f"annotator:{annotator}", note=note, now=self._clock())
+        records.set_finding_state(
+            conn, finding, state, by=f"annotator:{annotator}", note=note, now=self._clock()
+        )
 
     def _facts(self, conn: sa.Connection, project: int, version: int | None) -> _PolicyFacts:
         row = records.get_policy(conn, project, version)
@@ -296,7 +313,7 @@ class _PolicyFacts:
 
     language: str = "en"
     blocking: bool = False
-    limits: Limits = Limits()
+    prompts_per_hour: int = 0
     private: Mapping[str, bool] = field(default_factory=dict)
 
     @classmethod
@@ -305,7 +322,7 @@ class _PolicyFacts:
         return cls(
             language=policy.language,
             blocking=any(active.spec.block for active in rules),
-            limits=policy.limits,
+            prompts_per_hour=policy.limits.prompts_per_hour,
             private={active.name: active.rule.private for active in rules},
         )
 
@@ -353,7 +370,9 @@ def _as_delivery(studio: Studio, found: Annotation, action: str) -> Event | None
             "task": found.task,
             "project": found.project,
         },
-        "task": {key: value for key, value in record.raw.items() if key not in ("annotations", "predictions")},
+        "task": {
+            key: value for key, value in record.raw.items() if key not in ("annotations", "predictions")
+        },
         "project": {
             "id": project.id,
             "title": project.title,

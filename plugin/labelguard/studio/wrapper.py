@@ -33,7 +33,15 @@ MAX_REQUEST_BYTES = 2 * 1024 * 1024
 MAX_ANSWER_BYTES = 1024 * 1024
 
 # Where Label Studio serves what people uploaded, and what is never a page: HTML found there is data.
-_NOT_PAGES = ("/api/", "/data/", "/static/", "/storage-data/", "/tasks/", "/react-app/", "/label-studio-frontend/")
+_NOT_PAGES = (
+    "/api/",
+    "/data/",
+    "/static/",
+    "/storage-data/",
+    "/tasks/",
+    "/react-app/",
+    "/label-studio-frontend/",
+)
 # What the page script needs of its request; everything else (Authorization, hop-by-hop headers) stays here.
 _PASSED_ON = (
     "Accept",
@@ -73,7 +81,9 @@ class PageScript:
         """``upstream`` is labelguard's address; ``timeout`` the seconds a whole exchange with it may take."""
         parts = urlsplit(upstream)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"LABELGUARD_UPSTREAM is {upstream!r}; it must be an address like http://127.0.0.1:8090.")
+            raise ValueError(
+                f"LABELGUARD_UPSTREAM is {upstream!r}; it must be an address like http://127.0.0.1:8090."
+            )
         self._application = application
         self._secure = parts.scheme == "https"
         self._host = parts.hostname
@@ -120,7 +130,9 @@ class PageScript:
         at = body.find(b"</head>")
         if at >= 0 and SCRIPT_TAG not in body and len(body) <= MAX_PAGE_BYTES:
             body = body[:at] + SCRIPT_TAG + body[at:]
-            headers = [(name, value) for name, value in headers if name.lower() not in ("content-length", "etag")]
+            headers = [
+                (name, value) for name, value in headers if name.lower() not in ("content-length", "etag")
+            ]
             headers.append(("Content-Length", str(len(body))))
         start_response(status, headers, *([exc_info] if exc_info else []))
         return [body]
@@ -142,13 +154,17 @@ class PageScript:
             return _say(start_response, "411 Length Required", "The request does not say how long it is.")
         if length > MAX_REQUEST_BYTES:
             return _say(
-                start_response, "413 Content Too Large", f"Requests may have {MAX_REQUEST_BYTES} bytes at most."
+                start_response,
+                "413 Content Too Large",
+                f"Requests may have {MAX_REQUEST_BYTES} bytes at most.",
             )
         body = environ["wsgi.input"].read(length) if length else b""
         try:
             status, headers, answer = self._ask(environ, method, path, body)
         except (OSError, http.client.HTTPException, ValueError):
-            return _say(start_response, "503 Service Unavailable", "labelguard does not answer at the moment.")
+            return _say(
+                start_response, "503 Service Unavailable", "labelguard does not answer at the moment."
+            )
         start_response(status, headers)
         return [answer]
 
@@ -215,7 +231,10 @@ def _is_page(status: str, headers: Headers) -> bool:
 
 
 def _replay(
-    started: list[tuple[str, Headers, Any]], written: list[bytes], answer: Iterable[bytes], start_response: StartResponse
+    started: list[tuple[str, Headers, Any]],
+    written: list[bytes],
+    answer: Iterable[bytes],
+    start_response: StartResponse,
 ) -> Iterable[bytes]:
     """Pass an unusual answer on as it comes."""
     sent = False
@@ -257,28 +276,35 @@ def main() -> None:
     # This script's folder is first on sys.path and would shadow modules of the same names.
     here = str(Path(__file__).parent)
     sys.path[:] = [p for p in sys.path if p != here]
-    import label_studio.server as server
+    import label_studio.server as server  # type: ignore[import-not-found]
 
     def serve(host: str, port: object) -> None:
         from wsgiref.simple_server import make_server
 
         # Django's own pair speaks HTTP/1.1 with connections kept open, which wsgiref's does not.
-        from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
-        from django.core.wsgi import get_wsgi_application
+        from django.core.servers.basehttp import (  # type: ignore[import-not-found]
+            ThreadedWSGIServer,
+            WSGIRequestHandler,
+        )
+        from django.core.wsgi import get_wsgi_application  # type: ignore[import-not-found]
 
-        class QuietHandler(WSGIRequestHandler):
-            def log_message(self, format, *args):
-                pass
+        class QuietHandler(WSGIRequestHandler):  # type: ignore[misc]
+            def log_message(self, *_: object) -> None:
+                """Log no requests: their addresses can carry tokens."""
 
         application = get_wsgi_application()
         upstream = os.environ.get("LABELGUARD_UPSTREAM", "")
         if upstream:
             application = PageScript(application, upstream)
-        with make_server(host or "127.0.0.1", int(str(port)), application, ThreadedWSGIServer, QuietHandler) as httpd:
-            print(f"Label Studio is ready on port {port}", flush=True)
+        with make_server(
+            host or "127.0.0.1", int(str(port)), application, ThreadedWSGIServer, QuietHandler
+        ) as httpd:
+            sys.stdout.write(f"Label Studio is ready on port {port}\n")
+            sys.stdout.flush()
             httpd.serve_forever()
 
-    server._app_run = serve
+    # The step of its command line that serves; there is no public way to replace it.
+    server._app_run = serve  # noqa: SLF001
     server.main()
 
 

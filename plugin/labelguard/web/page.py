@@ -23,7 +23,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 import labelguard_templates
 from labelguard.connectors import ConnectorError, Studio, User
 from labelguard.engine import Clock, Engine
-from labelguard.prompts import NoSuchPrompt, NotPossible, Prompts
+from labelguard.prompts import NoSuchPromptError, NotPossibleError, Prompts
 from labelguard.settings import Settings
 from labelguard.store import Store
 
@@ -42,7 +42,7 @@ _HEADERS = {
 }
 
 
-class _Refuse(Exception):
+class _RefusedError(Exception):
     """End the request with an error."""
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -79,18 +79,18 @@ def page_blueprint(
         try:
             session = sessions.loads(request.headers.get(SESSION_HEADER, ""))
         except BadSignature:
-            raise _Refuse(401, "The session is missing or not valid; ask for a new one.") from None
+            raise _RefusedError(401, "The session is missing or not valid; ask for a new one.") from None
         if session["until"] <= clock().timestamp():
-            raise _Refuse(401, "The session has ended; ask for a new one.")
+            raise _RefusedError(401, "The session has ended; ask for a new one.")
         return int(session["user"])
 
     def finding_of(prompt: str, user: int) -> int:
         try:
             finding, owner = ids.loads(prompt)
         except (BadSignature, ValueError, TypeError):
-            raise _Refuse(404, "There is no such note for you.") from None
+            raise _RefusedError(404, "There is no such note for you.") from None
         if owner != user:
-            raise _Refuse(404, "There is no such note for you.")
+            raise _RefusedError(404, "There is no such note for you.")
         return int(finding)
 
     @page.get("/page.js")
@@ -98,12 +98,13 @@ def page_blueprint(
         response = Response(script, content_type="text/javascript; charset=utf-8")
         response.headers["Cache-Control"] = "public, max-age=60"
         response.add_etag()
-        return response.make_conditional(request)
+        response.make_conditional(request)
+        return response
 
     @page.post("/page/v1/session")
     def open_session() -> Response:
         if not _same_origin():
-            raise _Refuse(403, "Sessions are for Label Studio's own pages only.")
+            raise _RefusedError(403, "Sessions are for Label Studio's own pages only.")
         project = _id(_json(), "project")
         user = people.of(request.headers.get("Cookie", ""))
         language = prompts.language(project, user.id)
@@ -165,7 +166,7 @@ def page_blueprint(
         user = annotator()
         words = _json().get("words")
         if not isinstance(words, str):
-            raise _Refuse(400, "A dispute needs `words`: what is wrong with the note, as text.")
+            raise _RefusedError(400, "A dispute needs `words`: what is wrong with the note, as text.")
         prompts.dispute(finding_of(prompt, user), user, words)
         return jsonify(state="disputed")
 
@@ -175,7 +176,7 @@ def page_blueprint(
         body = _json()
         result = body.get("result")
         if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
-            raise _Refuse(400, "A check needs `result`: the annotation's result as a list of objects.")
+            raise _RefusedError(400, "A check needs `result`: the annotation's result as a list of objects.")
         blocks = engine.check(_id(body, "project"), _id(body, "task"), user, result)
         return jsonify(blocks=[{"rule": block["rule"], "text": block["text"]} for block in blocks])
 
@@ -185,16 +186,16 @@ def page_blueprint(
             response.headers.setdefault(name, value)
         return response
 
-    @page.errorhandler(_Refuse)
-    def refused(error: _Refuse) -> tuple[Response, int]:
+    @page.errorhandler(_RefusedError)
+    def refused(error: _RefusedError) -> tuple[Response, int]:
         return jsonify(error=str(error)), error.status
 
-    @page.errorhandler(NoSuchPrompt)
-    def no_such(error: NoSuchPrompt) -> tuple[Response, int]:
+    @page.errorhandler(NoSuchPromptError)
+    def no_such(error: NoSuchPromptError) -> tuple[Response, int]:
         return jsonify(error=str(error)), 404
 
-    @page.errorhandler(NotPossible)
-    def not_possible(error: NotPossible) -> tuple[Response, int]:
+    @page.errorhandler(NotPossibleError)
+    def not_possible(error: NotPossibleError) -> tuple[Response, int]:
         return jsonify(error=str(error)), 409
 
     return page
@@ -211,9 +212,11 @@ class _People:
 
     def of(self, cookie: str) -> User:
         if not cookie:
-            raise _Refuse(401, "Nobody is signed in to Label Studio in this browser.")
+            raise _RefusedError(401, "Nobody is signed in to Label Studio in this browser.")
         if self._studio is None:
-            raise _Refuse(503, "labelguard has no token for Label Studio, so it cannot recognise annotators.")
+            raise _RefusedError(
+                503, "labelguard has no token for Label Studio, so it cannot recognise annotators."
+            )
         # Cookies are secrets: only their digest stays in memory.
         key = hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).digest()
         now = self._clock()
@@ -224,9 +227,11 @@ class _People:
         try:
             user = self._studio.whoami(cookie)
         except ConnectorError:
-            raise _Refuse(503, "Label Studio did not say who is signed in; try again in a moment.") from None
+            raise _RefusedError(
+                503, "Label Studio did not say who is signed in; try again in a moment."
+            ) from None
         if user is None:
-            raise _Refuse(401, "Nobody is signed in to Label Studio in this browser.")
+            raise _RefusedError(401, "Nobody is signed in to Label Studio in this browser.")
         with self._lock:
             self._known[key] = (now, user)
         return user
@@ -248,7 +253,7 @@ def _same_origin() -> bool:
 def _json() -> Mapping[str, Any]:
     body = request.get_json(silent=True)
     if not isinstance(body, dict):
-        raise _Refuse(400, "The body must be a JSON object with the content type application/json.")
+        raise _RefusedError(400, "The body must be a JSON object with the content type application/json.")
     return body
 
 
@@ -257,7 +262,9 @@ def _id(values: Mapping[str, Any], name: str) -> int:
     if isinstance(value, str) and value.isascii() and value.isdecimal():
         value = int(value) if len(value) < 20 else None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST_ID:
-        raise _Refuse(400, f"`{name}` must be the id that Label Studio gave, a whole number above zero.")
+        raise _RefusedError(
+            400, f"`{name}` must be the id that Label Studio gave, a whole number above zero."
+        )
     return value
 
 
@@ -269,7 +276,9 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise _Refuse(400, "`saved` must be the `updated_at` of Label Studio's answer, with its timezone.")
+        raise _RefusedError(
+            400, "`saved` must be the `updated_at` of Label Studio's answer, with its timezone."
+        )
     return moment
 
 
