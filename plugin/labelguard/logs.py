@@ -1,8 +1,8 @@
 """Logging: one line for each thing that happened, as JSON or for a terminal, without secrets or forged lines.
 
-Modules log through :mod:`logging` or structlog, and both end in the same lines. What happens to a delivery is logged with its number: code that works on
-one binds it with ``structlog.contextvars.bound_contextvars(delivery=...)``, and every line written inside
-carries it.
+Modules log through :mod:`logging` or structlog, and both end in the same lines. What happens to a delivery is
+logged with its number: code that works on one binds it with
+``structlog.contextvars.bound_contextvars(delivery=...)``, and every line written inside carries it.
 """
 
 from __future__ import annotations
