@@ -21,6 +21,7 @@ from labelguard.store.core import StoreError
 from labelguard.web.api import api_blueprint
 from labelguard.web.health import health_blueprint
 from labelguard.web.metrics import Metrics
+from labelguard.web.page import page_blueprint
 from labelguard.web.sessions import Sessions, Throttle
 from labelguard.web.status import status_blueprint
 from labelguard.web.webhook import webhook_blueprint
@@ -79,6 +80,7 @@ def create_app(
     app.register_blueprint(webhook_blueprint(store, engine, settings, metrics))
     app.register_blueprint(health_blueprint(store, metrics, clock))
     app.register_blueprint(api_blueprint(store, outbox, settings, clock))
+    app.register_blueprint(page_blueprint(store, engine, studio, settings, clock))
     app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
 
     app.after_request(_protect)
