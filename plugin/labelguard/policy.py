@@ -459,9 +459,7 @@ def _rule(
     return rule, {k: v for k, v in given.items() if plain is None or getattr(plain, k) != v}
 
 
-def _target_mistakes(
-    raw: Mapping[str, Any], path: Path, data: Any, known: set[str]
-) -> Iterator[tuple[Path, str]]:
+def _target_mistakes(raw: Mapping[str, Any], path: Path, data: Any, known: set[str]) -> Iterator[tuple[Path, str]]:
     for j, action in enumerate(_raw_actions(raw)):
         if action is None:
             continue
@@ -479,9 +477,7 @@ def _target_mistakes(
             )
 
 
-def _permission_mistakes(
-    raw: Mapping[str, Any], path: Path, rule_class: RuleClass
-) -> Iterator[tuple[Path, str]]:
+def _permission_mistakes(raw: Mapping[str, Any], path: Path, rule_class: RuleClass) -> Iterator[tuple[Path, str]]:
     name = raw["rule"]
     if raw.get("block") is True and not rule_class.stateless:
         message = (

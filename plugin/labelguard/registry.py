@@ -37,9 +37,7 @@ class BrokenBundle:
     reason: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.distribution} offers {self.group} as {self.name!r}, which cannot be used: {self.reason}"
-        )
+        return f"{self.distribution} offers {self.group} as {self.name!r}, which cannot be used: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

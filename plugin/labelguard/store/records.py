@@ -18,7 +18,7 @@ from labelguard.connectors import User
 from labelguard.events import Project, Task
 from labelguard.store.schema import (
     actions,
-    annotations,
+    annotations as annotations_table,
     annotators,
     cursors,
     findings,
@@ -99,10 +99,7 @@ def _add_guideline(conn: sa.Connection, project: Project, now: datetime) -> None
     content = hashlib.sha256(f"{project.guideline}\0{project.label_config}".encode()).hexdigest()
     newest = _row(
         conn,
-        sa.select(guidelines)
-        .where(guidelines.c.project == project.id)
-        .order_by(guidelines.c.version.desc())
-        .limit(1),
+        sa.select(guidelines).where(guidelines.c.project == project.id).order_by(guidelines.c.version.desc()).limit(1),
     )
     if newest is not None and newest["content_hash"] == content:
         return
@@ -120,9 +117,7 @@ def _add_guideline(conn: sa.Connection, project: Project, now: datetime) -> None
 
 def list_guidelines(conn: sa.Connection, project: int) -> list[Row]:
     """A project's guideline versions, oldest first."""
-    return _rows(
-        conn, sa.select(guidelines).where(guidelines.c.project == project).order_by(guidelines.c.version)
-    )
+    return _rows(conn, sa.select(guidelines).where(guidelines.c.project == project).order_by(guidelines.c.version))
 
 
 def get_project(conn: sa.Connection, project: int) -> Row | None:
@@ -134,9 +129,7 @@ def list_projects(conn: sa.Connection, *, connected: bool | None = None) -> list
     """Projects, by id."""
     query = sa.select(projects).order_by(projects.c.id)
     if connected is not None:
-        query = query.where(
-            projects.c.connected_at.is_not(None) if connected else projects.c.connected_at.is_(None)
-        )
+        query = query.where(projects.c.connected_at.is_not(None) if connected else projects.c.connected_at.is_(None))
     return _rows(conn, query)
 
 
@@ -157,9 +150,7 @@ def set_connection(
         "token_hash": token_hash,
     }
     conn.execute(
-        insert(projects)
-        .values(id=project, **values)
-        .on_conflict_do_update(index_elements=["id"], set_=values)
+        insert(projects).values(id=project, **values).on_conflict_do_update(index_elements=["id"], set_=values)
     )
 
 
@@ -171,9 +162,7 @@ def save_annotators(conn: sa.Connection, users: Sequence[User]) -> None:
     for user in users:
         values = {"email": user.email, "name": user.name, "active": user.active}
         conn.execute(
-            insert(annotators)
-            .values(id=user.id, **values)
-            .on_conflict_do_update(index_elements=["id"], set_=values)
+            insert(annotators).values(id=user.id, **values).on_conflict_do_update(index_elements=["id"], set_=values)
         )
 
 
@@ -234,15 +223,15 @@ def live_task_ids(conn: sa.Connection, project: int) -> set[int]:
 
 def current_annotations(conn: sa.Connection, project: int, *, task: int | None = None) -> list[Row]:
     """Live annotations of a project (or of one task), by id."""
-    query = sa.select(annotations).where(annotations.c.project == project, annotations.c.deleted_at.is_(None))
+    query = sa.select(annotations_table).where(annotations_table.c.project == project, annotations_table.c.deleted_at.is_(None))
     if task is not None:
-        query = query.where(annotations.c.task == task)
-    return _rows(conn, query.order_by(annotations.c.id))
+        query = query.where(annotations_table.c.task == task)
+    return _rows(conn, query.order_by(annotations_table.c.id))
 
 
 def get_annotation(conn: sa.Connection, annotation: int) -> Row | None:
     """The newest annotation with that Label Studio id, deleted or not."""
-    query = sa.select(annotations).where(annotations.c.id == annotation).order_by(annotations.c.row.desc())
+    query = sa.select(annotations_table).where(annotations_table.c.id == annotation).order_by(annotations_table.c.row.desc())
     return _row(conn, query.limit(1))
 
 
@@ -250,11 +239,11 @@ def mark_deleted(conn: sa.Connection, project: int, annotation_ids: Sequence[int
     """Mark live annotations deleted; returns how many were."""
     return sum(
         conn.execute(
-            sa.update(annotations)
+            sa.update(annotations_table)
             .where(
-                annotations.c.project == project,
-                annotations.c.id.in_(some),
-                annotations.c.deleted_at.is_(None),
+                annotations_table.c.project == project,
+                annotations_table.c.id.in_(some),
+                annotations_table.c.deleted_at.is_(None),
             )
             .values(deleted_at=now)
         ).rowcount
@@ -272,11 +261,11 @@ def mark_tasks_deleted(conn: sa.Connection, project: int, task_ids: Sequence[int
             .values(deleted_at=now)
         ).rowcount
         conn.execute(
-            sa.update(annotations)
+            sa.update(annotations_table)
             .where(
-                annotations.c.project == project,
-                annotations.c.task.in_(some),
-                annotations.c.deleted_at.is_(None),
+                annotations_table.c.project == project,
+                annotations_table.c.task.in_(some),
+                annotations_table.c.deleted_at.is_(None),
             )
             .values(deleted_at=now)
         )
@@ -292,9 +281,7 @@ def add_policy(conn: sa.Connection, project: int, text: str, now: datetime, by: 
     if newest is not None and newest["text"] == text:
         return int(newest["version"])
     version = int(newest["version"]) + 1 if newest else 1
-    conn.execute(
-        insert(policies).values(project=project, version=version, text=text, applied_at=now, applied_by=by)
-    )
+    conn.execute(insert(policies).values(project=project, version=version, text=text, applied_at=now, applied_by=by))
     return version
 
 
@@ -328,14 +315,10 @@ def add_gold(
     if active is not None and active["result"] == answer:
         return int(active["version"])
     retire_gold(conn, project, [task], now)
-    newest = conn.scalar(
-        sa.select(sa.func.max(gold.c.version)).where(gold.c.project == project, gold.c.task == task)
-    )
+    newest = conn.scalar(sa.select(sa.func.max(gold.c.version)).where(gold.c.project == project, gold.c.task == task))
     version = int(newest or 0) + 1
     conn.execute(
-        insert(gold).values(
-            project=project, task=task, version=version, result=answer, origin=origin, added_at=now
-        )
+        insert(gold).values(project=project, task=task, version=version, result=answer, origin=origin, added_at=now)
     )
     return version
 
@@ -402,9 +385,7 @@ def list_findings(
     return _rows(conn, query.limit(limit) if limit is not None else query)
 
 
-def set_finding_state(
-    conn: sa.Connection, finding: int, state: str, *, by: str, note: str = "", now: datetime
-) -> None:
+def set_finding_state(conn: sa.Connection, finding: int, state: str, *, by: str, note: str = "", now: datetime) -> None:
     """Move a finding through its life; raises ValueError with a sentence for a step that cannot be."""
     known = get_finding(conn, finding)
     if known is None:
@@ -477,9 +458,7 @@ def list_rejected(conn: sa.Connection, limit: int = 100) -> list[Row]:
 def failed_deliveries(conn: sa.Connection, limit: int = 100) -> list[Row]:
     """Deliveries that labelguard could not process, newest first, without their bodies."""
     columns = [column for column in inbox.c if column.name != "body"]
-    return _rows(
-        conn, sa.select(*columns).where(inbox.c.state == "failed").order_by(inbox.c.id.desc()).limit(limit)
-    )
+    return _rows(conn, sa.select(*columns).where(inbox.c.state == "failed").order_by(inbox.c.id.desc()).limit(limit))
 
 
 def inbox_counts(conn: sa.Connection) -> dict[tuple[str, str], int]:
@@ -506,9 +485,7 @@ def finish_job(
     conn.execute(
         sa.update(job_runs)
         .where(job_runs.c.id == run)
-        .values(
-            finished_at=now, state="failed" if error else "done", summary=dict(summary or {}), error=error
-        )
+        .values(finished_at=now, state="failed" if error else "done", summary=dict(summary or {}), error=error)
     )
 
 
@@ -536,9 +513,7 @@ def set_cursor(conn: sa.Connection, name: str, value: Any, now: datetime) -> Non
     """Set a cursor."""
     values = {"value": value, "updated_at": now}
     conn.execute(
-        insert(cursors)
-        .values(name=name, **values)
-        .on_conflict_do_update(index_elements=["name"], set_=values)
+        insert(cursors).values(name=name, **values).on_conflict_do_update(index_elements=["name"], set_=values)
     )
 
 
@@ -577,7 +552,5 @@ def set_actions_enabled(conn: sa.Connection, enabled: bool, *, by: str, now: dat
     """Throw or release the kill switch."""
     values = {"on": enabled, "changed_at": now, "changed_by": by}
     conn.execute(
-        insert(switches)
-        .values(name=_ACTIONS, **values)
-        .on_conflict_do_update(index_elements=["name"], set_=values)
+        insert(switches).values(name=_ACTIONS, **values).on_conflict_do_update(index_elements=["name"], set_=values)
     )

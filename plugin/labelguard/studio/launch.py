@@ -141,7 +141,11 @@ class StudioProcess:
         found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
         answer = session.post(
             form_url,
-            data={"email": email, "password": password, "csrfmiddlewaretoken": found.group(1) if found else ""},
+            data={
+                "email": email,
+                "password": password,
+                "csrfmiddlewaretoken": found.group(1) if found else "",
+            },
             headers={"Referer": form_url},
             timeout=20,
         )

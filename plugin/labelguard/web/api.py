@@ -14,7 +14,7 @@ from labelguard.outbox import Outbox, Refused
 from labelguard.policy import BadPolicy, load_policy
 from labelguard.settings import Settings
 from labelguard.store import Store, records
-from labelguard.web.overview import ACTION_STATES, FINDING_STATES, list_actions, overview
+from labelguard.web.overview import ACTION_STATES, FINDING_STATES, list_actions, overview, with_note
 from labelguard.web.sessions import same
 
 BY = "api"
@@ -25,7 +25,7 @@ _LARGEST_PAGE = 1000
 _LARGEST_ID = 2**63 - 1
 
 
-class _Unanswerable(Exception):
+class _RequestError(Exception):
     """A request that cannot be answered, with the sentence to answer instead."""
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -41,9 +41,7 @@ def api_blueprint(store: Store, outbox: Outbox, settings: Settings, clock: Clock
     @blueprint.before_request
     def authenticate() -> Response | None:
         if not token:
-            return json_error(
-                403, "The API is closed: set LABELGUARD_API_TOKEN to a long random value to open it."
-            )
+            return json_error(403, "The API is closed: set LABELGUARD_API_TOKEN to a long random value to open it.")
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer" and same(given.strip(), token):
             return None
@@ -54,8 +52,8 @@ def api_blueprint(store: Store, outbox: Outbox, settings: Settings, clock: Clock
             headers={"WWW-Authenticate": "Bearer"},
         )
 
-    @blueprint.errorhandler(_Unanswerable)
-    def explain(error: _Unanswerable) -> Response:
+    @blueprint.errorhandler(_RequestError)
+    def explain(error: _RequestError) -> Response:
         return json_error(error.status, str(error))
 
     @blueprint.get("/findings")
@@ -82,13 +80,10 @@ def api_blueprint(store: Store, outbox: Outbox, settings: Settings, clock: Clock
 
     @blueprint.post("/findings/<int:finding>/<any(uphold, dismiss):step>")
     def decide_finding(finding: int, step: str) -> Response:
-        note = _note()
-        _existing(store, records.get_finding, finding, "finding")
+        note = with_note(_existing(store, records.get_finding, finding, "finding"), BY, _note())
         state = {"uphold": "upheld", "dismiss": "dismissed"}[step]
         try:
-            store.write(
-                lambda conn: records.set_finding_state(conn, finding, state, by=BY, note=note, now=clock())
-            )
+            store.write(lambda conn: records.set_finding_state(conn, finding, state, by=BY, note=note, now=clock()))
         except ValueError as error:
             return json_error(409, str(error))
         return one_finding(finding)
@@ -186,7 +181,7 @@ class _Query:
     def __init__(self, *known: str) -> None:
         for name in request.args:
             if name not in known:
-                raise _Unanswerable(400, f"There is no filter {name!r} here; there is {', '.join(known)}.")
+                raise _RequestError(400, f"There is no filter {name!r} here; there is {', '.join(known)}.")
 
     def text(self, name: str) -> str | None:
         return request.args.get(name)
@@ -197,7 +192,7 @@ class _Query:
             return None
         # At most 19 digits: int() of a very long text is slow, and refused beyond 4,300 digits.
         if not (given.isascii() and given.isdigit() and len(given) <= 19 and int(given) <= _LARGEST_ID):
-            raise _Unanswerable(400, f"{name!r} must be a whole number from 0 to {_LARGEST_ID}.")
+            raise _RequestError(400, f"{name!r} must be a whole number from 0 to {_LARGEST_ID}.")
         return int(given)
 
     def limit(self) -> int:
@@ -205,13 +200,13 @@ class _Query:
         if limit is None:
             return _PAGE
         if not 1 <= limit <= _LARGEST_PAGE:
-            raise _Unanswerable(400, f"'limit' must be from 1 to {_LARGEST_PAGE}.")
+            raise _RequestError(400, f"'limit' must be from 1 to {_LARGEST_PAGE}.")
         return limit
 
     def one_of(self, name: str, known: tuple[str, ...]) -> str | None:
         given = request.args.get(name)
         if given is not None and given not in known:
-            raise _Unanswerable(400, f"{name!r} must be one of {', '.join(known)}.")
+            raise _RequestError(400, f"{name!r} must be one of {', '.join(known)}.")
         return given
 
 
@@ -229,7 +224,7 @@ def _existing(
         with store.read() as conn:
             row = get(conn, wanted)
     if row is None:
-        raise _Unanswerable(404, f"There is no {what} {wanted}.")
+        raise _RequestError(404, f"There is no {what} {wanted}.")
     return row
 
 
@@ -239,5 +234,5 @@ def _note() -> str:
     body = request.get_json(silent=True)
     note = body.get("note", "") if isinstance(body, dict) else None
     if not isinstance(note, str):
-        raise _Unanswerable(400, 'The body must be empty or JSON like {"note": "why"}.')
+        raise _RequestError(400, 'The body must be empty or JSON like {"note": "why"}.')
     return note

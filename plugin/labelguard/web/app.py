@@ -82,6 +82,7 @@ def create_app(
     app.register_blueprint(api_blueprint(store, outbox, settings, clock))
     app.register_blueprint(page_blueprint(store, engine, studio, settings, clock))
     app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
+    app.register_blueprint(page_blueprint(store, engine, studio, settings, clock))
 
     app.after_request(_protect)
     app.register_error_handler(HTTPException, _http_error)
@@ -110,7 +111,8 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _store_error(error: Exception) -> Response:
-    log.error("The store cannot be used: %s", error)
+    # SQLAlchemy's own words would repeat the statement with its values, a whole delivery among them.
+    log.error("The store cannot be used: %s", getattr(error, "orig", None) or error)
     response = _answer(
         503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly."
     )

@@ -77,9 +77,7 @@ class _StoreCollector(Collector):
                 schema.job_runs.c.job,
                 schema.job_runs.c.state,
             )
-            enabled = GaugeMetricFamily(
-                "labelguard_actions_enabled", "0 while the kill switch stops actions."
-            )
+            enabled = GaugeMetricFamily("labelguard_actions_enabled", "0 while the kill switch stops actions.")
             enabled.add_metric([], float(records.actions_enabled(conn)))
             yield enabled
 

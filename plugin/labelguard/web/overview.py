@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -79,6 +79,11 @@ def names(conn: sa.Connection) -> dict[int, str]:
         row["id"]: row["name"].strip() or row["email"] or f"annotator {row['id']}"
         for row in records.list_annotators(conn)
     }
+
+
+def with_note(finding: Mapping[str, Any], by: str, note: str) -> str:
+    """A finding's note with the words of who decided after the annotator's own."""
+    return "\n".join(filter(None, [finding["note"], f"{by}: {note}" if note else ""]))
 
 
 def _projects(conn: sa.Connection) -> list[Row]:
@@ -187,8 +192,7 @@ def _actions(conn: sa.Connection, project: int | None) -> Row:
     newest = list_actions(conn, project=project, limit=_NEWEST, newest_first=True)
     return {
         "by_kind": [
-            {"kind": kind, "total": sum(states.values()), **states}
-            for kind, states in sorted(by_kind.items())
+            {"kind": kind, "total": sum(states.values()), **states} for kind, states in sorted(by_kind.items())
         ],
         "newest": _named(newest, names(conn)),
     }

@@ -106,6 +106,4 @@ class Throttle:
 
 def same(given: str, expected: str) -> bool:
     """Compare two secrets in constant time, whatever characters the given one has."""
-    return hmac.compare_digest(
-        given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass")
-    )
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))

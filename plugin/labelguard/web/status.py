@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+import sqlalchemy as sa
 from flask import Blueprint, Response, redirect, render_template, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -16,7 +17,8 @@ from labelguard.engine import Clock
 from labelguard.outbox import Outbox, Refused
 from labelguard.settings import Settings
 from labelguard.store import Store, records
-from labelguard.web.overview import overview
+from labelguard.store.records import Row
+from labelguard.web.overview import overview, with_note
 from labelguard.web.sessions import Session, Sessions, Throttle, same
 
 log = logging.getLogger(__name__)
@@ -114,7 +116,7 @@ def status_blueprint(
             "undo": (outbox.undo, "undone"),
         }
         decide, done = steps[step]
-        if not _exists(records.get_action, action):
+        if _found(records.get_action, action) is None:
             return problem(404, f"There is no action {action}.")
         try:
             decide(action, session.by)
@@ -130,14 +132,13 @@ def status_blueprint(
         if not isinstance(session, Session):
             return session
         state = {"uphold": "upheld", "dismiss": "dismissed"}[step]
-        if not _exists(records.get_finding, finding):
+        found = _found(records.get_finding, finding)
+        if found is None:
             return problem(404, f"There is no finding {finding}.")
-        note = request.form.get("note", "").strip()
+        note = with_note(found, session.by, request.form.get("note", "").strip())
         try:
             store.write(
-                lambda conn: records.set_finding_state(
-                    conn, finding, state, by=session.by, note=note, now=clock()
-                )
+                lambda conn: records.set_finding_state(conn, finding, state, by=session.by, note=note, now=clock())
             )
         except ValueError as error:
             return problem(409, str(error))
@@ -162,11 +163,11 @@ def status_blueprint(
             return problem(403, sentence)
         return session
 
-    def _exists(get: Callable[..., object], wanted: int) -> bool:
+    def _found(get: Callable[[sa.Connection, int], Row | None], wanted: int) -> Row | None:
         if wanted > _LARGEST_ID:
-            return False
+            return None
         with store.read() as conn:
-            return get(conn, wanted) is not None
+            return get(conn, wanted)
 
     def _back(done: str) -> AnyResponse:
         project = _number(request.args.get("project"))

@@ -63,17 +63,13 @@ def webhook_blueprint(store: Store, engine: Engine, settings: Settings, metrics:
         except BadDelivery as error:
             return _refused(400, str(error), project, len(body))
         if event.project is not None and event.project.id != project:
-            reason = (
-                f"The delivery is about project {event.project.id}, but came to project {project}'s address."
-            )
+            reason = f"The delivery is about project {event.project.id}, but came to project {project}'s address."
             return _refused(400, reason, project, len(body))
 
         receipt = engine.receive(project, event, wait=settings.inline_deadline)
         with structlog.contextvars.bound_contextvars(delivery=receipt.delivery):
             log.info("A delivery was taken in: %s of project %d", event.action, project)
-        return jsonify(
-            {"delivery": receipt.delivery, "duplicate": receipt.duplicate, "processed": receipt.processed}
-        )
+        return jsonify({"delivery": receipt.delivery, "duplicate": receipt.duplicate, "processed": receipt.processed})
 
     def _refused(status: int, reason: str, project: int, size: int) -> Response:
         log.warning("A delivery for project %d was refused (%d): %s", project, status, reason)
@@ -91,7 +87,5 @@ def _token_hash(store: Store, project: int) -> str | None:
     if project > _LARGEST_ID:
         return None
     with store.read() as conn:
-        found: str | None = conn.scalar(
-            sa.select(schema.projects.c.token_hash).where(schema.projects.c.id == project)
-        )
+        found: str | None = conn.scalar(sa.select(schema.projects.c.token_hash).where(schema.projects.c.id == project))
     return found

@@ -255,9 +255,7 @@ def upgrade() -> None:
             name=op.f("fk_annotation_versions_annotation_row_annotations"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_annotation_versions")),
-        sa.UniqueConstraint(
-            "annotation_row", "number", name=op.f("uq_annotation_versions_annotation_row_number")
-        ),
+        sa.UniqueConstraint("annotation_row", "number", name=op.f("uq_annotation_versions_annotation_row_number")),
         sa.UniqueConstraint(
             "annotation_row",
             "updated_at",
@@ -288,9 +286,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_judgments")),
     )
-    op.create_index(
-        "ix_judgments_stream", "judgments", ["project", "control", "annotator", "at"], unique=False
-    )
+    op.create_index("ix_judgments_stream", "judgments", ["project", "control", "annotator", "at"], unique=False)
     op.create_index("ix_judgments_task", "judgments", ["task", "control"], unique=False)
     op.create_index(op.f("ix_judgments_version_id"), "judgments", ["version_id"], unique=False)
 

@@ -1,0 +1,12 @@
+"""Statistics for label quality on plain numbers, arrays and frames; usable alone in a notebook."""
+
+from labelguard_analytics.fdr import Discoveries, ebh, fdr
+from labelguard_analytics.sequential import AccuracyTest, ShareTest
+
+__all__ = [
+    "AccuracyTest",
+    "Discoveries",
+    "ShareTest",
+    "ebh",
+    "fdr",
+]
