@@ -24,7 +24,7 @@ from labelguard.connectors import Studio
 from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation, Event
 from labelguard.feedback import render
-from labelguard.policy import Policy, build_rules, load_policy
+from labelguard.policy import BadPolicy, Policy, build_rules, load_policy
 from labelguard.store import Store, records
 
 KINDS = ("prompt", "rework")
@@ -303,7 +303,11 @@ class Prompts:
         if key not in self._policies:
             if len(self._policies) >= 100:
                 self._policies.clear()
-            self._policies[key] = _PolicyFacts.of(load_policy(row["text"]))
+            try:
+                self._policies[key] = _PolicyFacts.of(load_policy(row["text"]))
+            except BadPolicy:
+                # One of its rules is not installed any more: nothing is known of it, so nothing is shown.
+                return _PolicyFacts()
         return self._policies[key]
 
 
@@ -321,7 +325,7 @@ class _PolicyFacts:
         rules = build_rules(policy)
         return cls(
             language=policy.language,
-            blocking=any(active.spec.block for active in rules),
+            blocking=any(active.spec.block and active.spec.mode == "enforce" for active in rules),
             prompts_per_hour=policy.limits.prompts_per_hour,
             private={active.name: active.rule.private for active in rules},
         )

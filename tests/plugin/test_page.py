@@ -223,7 +223,7 @@ class World:
 
     def open(self, who: str = "ann") -> Browser:
         """An annotator's page with a session."""
-        client = self.app.test_client()
+        client = self.app.test_client(use_cookies=False)
         answer = client.post(
             "/page/v1/session",
             json={"project": PROJECT},
@@ -292,7 +292,7 @@ def test_the_session_names_the_annotator_and_brings_the_pages_words(world: World
 )
 def test_other_sites_cannot_get_a_session(world: World, headers: dict[str, str]) -> None:
     """A page elsewhere can make the browser send the cookie, but not say that it is Label Studio's."""
-    answer = world.app.test_client().post(
+    answer = world.app.test_client(use_cookies=False).post(
         "/page/v1/session", json={"project": PROJECT}, headers={**headers, "Cookie": "sessionid=ann"}
     )
     assert (answer.status_code, answer.json) == (
@@ -306,19 +306,17 @@ def test_an_origin_that_is_the_address_asked_is_enough(world: World) -> None:
     """Browsers send no Sec-Fetch-Site to plain http addresses; a proxy says the public one."""
     headers = {"Origin": "http://studio.example:8080", "Cookie": "sessionid=ann"}
     for more in ({"Host": "studio.example:8080"}, {"X-Forwarded-Host": "studio.example:8080"}):
-        answer = world.app.test_client().post(
+        answer = world.app.test_client(use_cookies=False).post(
             "/page/v1/session", json={"project": PROJECT}, headers={**headers, **more}
         )
         assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(("cookie", "status"), [("", 401), ("sessionid=nobody", 401), ("sessionid=ann", 503)])
-def test_without_a_login_or_without_label_studio_there_is_no_session(
-    world: World, cookie: str, status: int
-) -> None:
+def test_without_a_login_or_without_label_studio_there_is_no_session(world: World, cookie: str, status: int) -> None:
     """Each with a sentence."""
     world.studio.down = status == 503
-    answer = world.app.test_client().post(
+    answer = world.app.test_client(use_cookies=False).post(
         "/page/v1/session", json={"project": PROJECT}, headers={**SAME_ORIGIN, "Cookie": cookie}
     )
     assert answer.status_code == status
@@ -341,9 +339,7 @@ def test_a_session_ends_after_an_hour_and_cannot_be_forged(world: World) -> None
     world.now += timedelta(minutes=61)
     answer = browser.client.get("/page/v1/prompts?project=3", headers=browser.headers)
     assert (answer.status_code, answer.json) == (401, {"error": "The session has ended; ask for a new one."})
-    forged = browser.client.get(
-        "/page/v1/prompts?project=3", headers={"X-Labelguard-Session": "eyJ1c2VyIjo1fQ.x"}
-    )
+    forged = browser.client.get("/page/v1/prompts?project=3", headers={"X-Labelguard-Session": "eyJ1c2VyIjo1fQ.x"})
     assert forged.status_code == 401
 
 
@@ -504,9 +500,7 @@ def test_a_dispute_is_kept_in_the_annotators_words_and_ends_the_asking(world: Wo
         ({"a": 1}, 400, "A dispute needs `words`: what is wrong with the note, as text."),
     ],
 )
-def test_a_dispute_without_usable_words_is_refused(
-    world: World, words: Any, status: int, sentence: str
-) -> None:
+def test_a_dispute_without_usable_words_is_refused(world: World, words: Any, status: int, sentence: str) -> None:
     """With a sentence for the annotator."""
     world.annotation(1)
     finding = world.finding(1)
@@ -647,7 +641,7 @@ def test_a_check_of_another_shape_is_refused_with_a_sentence(world: World, body:
 
 def test_the_script_is_cached_by_its_tag(world: World) -> None:
     """A page that has it does not get it again."""
-    client = world.app.test_client()
+    client = world.app.test_client(use_cookies=False)
     first = client.get("/page.js")
     assert first.content_type == "text/javascript; charset=utf-8"
     again = client.get("/page.js", headers={"If-None-Match": first.headers["ETag"]})
@@ -656,7 +650,7 @@ def test_the_script_is_cached_by_its_tag(world: World) -> None:
 
 def test_answers_are_kept_by_nobody_and_run_nothing(world: World) -> None:
     """Every answer but the script's own."""
-    answer = world.app.test_client().get("/page/v1/prompts")
+    answer = world.app.test_client(use_cookies=False).get("/page/v1/prompts")
     assert answer.status_code == 401
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -677,6 +671,4 @@ def test_every_language_has_every_word_that_the_script_says() -> None:
 def test_nothing_in_the_script_turns_text_into_markup() -> None:
     """Labels, messages and disputes are other people's words."""
     script = (labelguard_templates.path() / "page" / "page.js").read_text("utf-8")
-    assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", script
-    )
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", script)

@@ -177,7 +177,9 @@ def page_blueprint(
         result = body.get("result")
         if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
             raise _RefusedError(400, "A check needs `result`: the annotation's result as a list of objects.")
-        blocks = engine.check(_id(body, "project"), _id(body, "task"), user, result)
+        project = _id(body, "project")
+        language = prompts.language(project, user)
+        blocks = engine.check(project, _id(body, "task"), user, result, language=language)
         return jsonify(blocks=[{"rule": block["rule"], "text": block["text"]} for block in blocks])
 
     @page.after_request
