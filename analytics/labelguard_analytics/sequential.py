@@ -102,10 +102,17 @@ class _OneSidedBet:
         """The state as JSON text."""
         return json.dumps(self.to_state())
 
-    def _restore(self, state: Mapping[str, Any]) -> Self:
+    def resume(self, state: Mapping[str, Any]) -> Self:
+        """Go on from a state of :meth:`to_state`; what this test saw itself is forgotten.
+
+        Raises:
+            ValueError: the state is of another kind of test.
+        """
         size = len(self.RATIOS)
         if any(len(state[key]) != size for key in ("capital", "best", "start")):
-            raise ValueError(f"This state does not belong to a {type(self).__name__} with {size} odds ratios.")
+            raise ValueError(
+                f"This state does not belong to a {type(self).__name__} with {size} odds ratios."
+            )
         self.n = int(state["n"])
         self.since = None if state["since"] is None else int(state["since"])
         self.peak = float(state["peak"])
@@ -158,7 +165,7 @@ class AccuracyTest(_OneSidedBet):
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The test that :meth:`to_state` described."""
-        return cls(state["target"], state["false_alarm"])._restore(state)
+        return cls(state["target"], state["false_alarm"]).resume(state)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -200,7 +207,7 @@ class ShareTest(_OneSidedBet):
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The test that :meth:`to_state` described."""
-        return cls(state["expected"], state["false_alarm"])._restore(state)
+        return cls(state["expected"], state["false_alarm"]).resume(state)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -14,8 +14,7 @@ from labelguard.judgments import Judgment, judgments_of
 from labelguard.policy import Policy
 from labelguard.rules import GoldAnswer, TaskJudgment
 from labelguard.store import Store, records
-from labelguard.store.schema import annotations as annotations_table
-from labelguard.store.schema import judgments, tasks
+from labelguard.store.schema import annotations as annotations_table, judgments, tasks
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,7 +22,7 @@ from labelguard.policy import BadPolicy
 from labelguard.processing import Made, Processor, fail_delivery, keep_finding, parse_config
 from labelguard.rules import Context, Finding, GoldAnswer, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
-from labelguard.store.core import StoreError
+from labelguard.store.core import StoreError, inserted_id
 from labelguard.store.schema import inbox, rejected
 
 log = structlog.get_logger(__name__)

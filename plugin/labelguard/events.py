@@ -478,7 +478,7 @@ def _clean(value: Any, depth: int) -> Any:
     kind = type(value)
     # The most frequent first: a large annotation has some 200,000 values, and the annotator is waiting.
     if kind is str:
-        return _UNSTORABLE.sub("\ufffd", value)
+        return value if value.isascii() and "\0" not in value else _UNSTORABLE.sub("\ufffd", value)
     if kind is int or kind is bool or value is None:
         return value
     if kind is float:
@@ -487,7 +487,12 @@ def _clean(value: Any, depth: int) -> Any:
         raise _too_deep()
     below = depth + 1
     if isinstance(value, Mapping):
-        return {_clean_key(key): _clean(inner, below) for key, inner in value.items()}
+        return {
+            (key if type(key) is str and key.isascii() and "\0" not in key else _clean_key(key)): _clean(
+                inner, below
+            )
+            for key, inner in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_clean(inner, below) for inner in value]
     raise BadDelivery(f"The body holds a {kind.__name__}, which is not a JSON value.")

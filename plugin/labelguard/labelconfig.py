@@ -42,7 +42,8 @@ class Control:
     per_region: bool = False
     required: bool = False
     dynamic: bool = False
-    """Whether more labels come from each task's data (``value="$options"``): ``labels`` is then not all."""
+    """Whether more labels come from each task's data (``value="$options"``) or from a URL (``apiUrl``), so
+    that ``labels`` is not all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def _controls(root: ET.Element) -> Iterator[Control]:
             multiple=_takes_several(element, tag),
             per_region=_is_true(element, "perRegion"),
             required=_is_true(element, "required"),
-            dynamic=element.get("value", "").startswith("$") and tag not in _SELF_REFERRING,
+            dynamic=_is_dynamic(element, tag),
         )
 
 
@@ -123,6 +124,14 @@ def _takes_several(element: ET.Element, tag: str) -> bool:
     if tag == "taxonomy":
         return element.get("maxUsages", "").strip() != "1"
     return element.get("choice", "").strip().lower() == "multiple"
+
+
+def _is_dynamic(element: ET.Element, tag: str) -> bool:
+    if "apiUrl" in element.attrib:
+        return True
+    # On other tags `value` is something else: on a TextArea the text to begin with.
+    offers = tag in {"choices", "taxonomy"} or tag.endswith("labels")
+    return offers and element.get("value", "").strip().startswith("$")
 
 
 def _is_true(element: ET.Element, attribute: str) -> bool:

@@ -24,6 +24,7 @@ from labelguard.labelconfig import LabelConfig
 from labelguard.policy import ActiveRule, Policy, build_rules, load_policy
 from labelguard.rules import Finding, Guardrail, Submission
 from labelguard.store import Store, records
+from labelguard.store.core import inserted_id
 from labelguard.store.schema import (
     actions,
     annotation_versions,
@@ -275,8 +276,8 @@ class Processor:
             connected = None if delivery["origin"] == "backfill" else connected_at
             task = records.get_task(conn, annotation.task)
             for made in judged.made:
-                subject = _subject(delivery["project"], judged, made, task)
-                keep_finding(conn, made, loaded, subject, version_id=version, connected_at=connected, now=now)
+                about = _subject(delivery["project"], judged, made, task)
+                keep_finding(conn, made, loaded, about, version_id=version, connected_at=connected, now=now)
 
 
 def keep_finding(
@@ -292,7 +293,7 @@ def keep_finding(
     """Write a finding with the actions that its policy asks for; returns its id."""
     finding, spec = made.finding, made.active.spec
     refusal = planning.may_act(finding, spec, loaded.policy.limits, subject, connected_at=connected_at, now=now)
-    finding_id = int(
+    finding_id = inserted_id(
         conn.execute(
             insert(findings).values(
                 project=subject.project,
@@ -314,7 +315,7 @@ def keep_finding(
                 state="open",
                 note="",
             )
-        ).inserted_primary_key[0]
+        )
     )
     not_done: tuple[str, ...] = (f"no action: {refusal}",) if refusal else ()
     if refusal is None:
@@ -392,7 +393,9 @@ def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple
     }
     if judged.existing is None:
         created = annotation.created_at or judged.at
-        done = conn.execute(insert(annotations_table).values(id=annotation.id, created_at=created, versions=1, **values))
+        done = conn.execute(
+            insert(annotations_table).values(id=annotation.id, created_at=created, versions=1, **values)
+        )
         return inserted_id(done), 1
     row, number = int(judged.existing["row"]), int(judged.existing["versions"]) + 1
     conn.execute(sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values))

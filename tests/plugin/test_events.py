@@ -218,8 +218,8 @@ def test_an_annotation_without_task_and_project_takes_them_from_the_delivery() -
         ),
         (
             "task.created_at",
-            "0001-01-01T00:00:00+23:00",
-            "`task.created_at` must be an ISO 8601 date and time, but is the text '0001-01-01T00:00:00+23:00'.",
+            "0001-01-01T00:00+23:00",
+            "`task.created_at` must be an ISO 8601 date and time, but is the text '0001-01-01T00:00+23:00'.",
         ),
         (
             "annotation.project",

@@ -66,8 +66,11 @@ def test_the_configuration_of_a_real_project_is_read_whole() -> None:
             Control("c", "Choices", ("t",), ("A",)),
         ),
         (
-            '<Choices allowNested="true" name="c" toName="t"><Choice alias="A"><Choice alias="B"/></Choice></Choices>',
-            Control("c", "Choices", ("t",), ("A", "A / B")),
+            (
+                '<Choices name="c" toName="x" allowNested="true">'
+                '<Choice value="A"><Choice value="B"/></Choice></Choices>'
+            ),
+            Control("c", "Choices", ("x",), ("A", "A / B")),
         ),
         (
             '<Choices name="c" toName="t" value="$options"><Choice value="other"/></Choices>',
@@ -81,6 +84,11 @@ def test_the_configuration_of_a_real_project_is_read_whole() -> None:
             '<Ranker name="c" toName="l"><Bucket name="best"/><Bucket name="rest"/></Ranker>',
             Control("c", "Ranker", ("l",), ("best", "rest")),
         ),
+        (
+            '<Taxonomy name="c" toName="t" apiUrl="$u"/>',
+            Control("c", "Taxonomy", ("t",), (), True, dynamic=True),
+        ),
+        ('<TextArea name="c" toName="t" value="$guess"/>', Control("c", "TextArea", ("t",))),
         ('<Chat name="c" value="$chat"/>', Control("c", "Chat", ("c",))),
     ],
 )

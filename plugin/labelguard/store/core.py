@@ -181,6 +181,14 @@ class Store:
                 job.finish()
 
 
+def inserted_id(done: sa.CursorResult[Any]) -> int:
+    """The id that an insert of one row gave it."""
+    key = done.inserted_primary_key
+    if key is None:
+        raise RuntimeError("the statement inserted no single row")
+    return int(key[0])
+
+
 def _checked(url: str) -> URL:
     try:
         parsed = make_url(url)

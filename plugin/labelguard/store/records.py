@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from labelguard.connectors import User
 from labelguard.events import Project, Task
+from labelguard.store.core import inserted_id
 from labelguard.store.schema import (
     actions,
     annotations as annotations_table,
@@ -196,17 +197,13 @@ def save_task(conn: sa.Connection, task: Task) -> None:
         "updated_at": task.updated_at,
         "deleted_at": None,
     }
-    statement = insert(tasks).values(id=task.id, **values)
+    newer = None
+    if task.updated_at is not None:
+        newer = sa.or_(tasks.c.updated_at.is_(None), tasks.c.updated_at <= task.updated_at)
     conn.execute(
-        statement.on_conflict_do_update(
-            index_elements=["id"],
-            set_=values,
-            where=sa.or_(
-                tasks.c.updated_at.is_(None),
-                sa.literal(task.updated_at, tasks.c.updated_at.type).is_(None),
-                tasks.c.updated_at <= task.updated_at,
-            ),
-        )
+        insert(tasks)
+        .values(id=task.id, **values)
+        .on_conflict_do_update(index_elements=["id"], set_=values, where=newer)
     )
 
 
@@ -223,7 +220,9 @@ def live_task_ids(conn: sa.Connection, project: int) -> set[int]:
 
 def current_annotations(conn: sa.Connection, project: int, *, task: int | None = None) -> list[Row]:
     """Live annotations of a project (or of one task), by id."""
-    query = sa.select(annotations_table).where(annotations_table.c.project == project, annotations_table.c.deleted_at.is_(None))
+    query = sa.select(annotations_table).where(
+        annotations_table.c.project == project, annotations_table.c.deleted_at.is_(None)
+    )
     if task is not None:
         query = query.where(annotations_table.c.task == task)
     return _rows(conn, query.order_by(annotations_table.c.id))
@@ -231,7 +230,11 @@ def current_annotations(conn: sa.Connection, project: int, *, task: int | None =
 
 def get_annotation(conn: sa.Connection, annotation: int) -> Row | None:
     """The newest annotation with that Label Studio id, deleted or not."""
-    query = sa.select(annotations_table).where(annotations_table.c.id == annotation).order_by(annotations_table.c.row.desc())
+    query = (
+        sa.select(annotations_table)
+        .where(annotations_table.c.id == annotation)
+        .order_by(annotations_table.c.row.desc())
+    )
     return _row(conn, query.limit(1))
 
 
@@ -295,7 +298,8 @@ def get_policy(conn: sa.Connection, project: int, version: int | None = None) ->
 
 def newest_policy_version(conn: sa.Connection, project: int) -> int | None:
     """The number of a project's newest policy, or None without one."""
-    return conn.scalar(sa.select(sa.func.max(policies.c.version)).where(policies.c.project == project))
+    newest = conn.scalar(sa.select(sa.func.max(policies.c.version)).where(policies.c.project == project))
+    return None if newest is None else int(newest)
 
 
 # Gold vault
@@ -469,8 +473,8 @@ def inbox_counts(conn: sa.Connection) -> dict[tuple[str, str], int]:
 
 def start_job(conn: sa.Connection, job: str, project: int | None, now: datetime) -> int:
     """Record that a scheduled job began; returns its run id."""
-    values = {"job": job, "project": project, "started_at": now, "state": "running", "summary": {}}
-    return int(conn.execute(insert(job_runs).values(values)).inserted_primary_key[0])
+    values: Row = {"job": job, "project": project, "started_at": now, "state": "running", "summary": {}}
+    return inserted_id(conn.execute(insert(job_runs).values(values)))
 
 
 def finish_job(
