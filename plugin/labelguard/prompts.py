@@ -180,9 +180,7 @@ class Prompts:
             }
         )
 
-    def _visible(
-        self, conn: sa.Connection, finding: Mapping[str, Any], asked: Mapping[str, Any] | None
-    ) -> bool:
+    def _visible(self, conn: sa.Connection, finding: Mapping[str, Any], asked: Mapping[str, Any] | None) -> bool:
         if finding["state"] not in ("open", "acknowledged"):
             return False
         if finding["annotation"] is not None:
@@ -193,9 +191,7 @@ class Prompts:
             return True
         # It would point at a gold task: so it waits for a later save, and asking about an earlier one (or
         # saving this one again) does not bring it out.
-        return (
-            asked is not None and asked["id"] != finding["annotation"] and asked["updated_at"] > finding["at"]
-        )
+        return asked is not None and asked["id"] != finding["annotation"] and asked["updated_at"] > finding["at"]
 
     def _private(self, conn: sa.Connection, finding: Mapping[str, Any]) -> bool:
         facts = self._facts(conn, finding["project"], finding["policy_version"])
@@ -254,9 +250,7 @@ class Prompts:
         if not words:
             raise NotPossibleError("Please say what is wrong with the note.")
         if len(words) > DISPUTE_CHARS:
-            raise NotPossibleError(
-                f"Please use {DISPUTE_CHARS:,} characters at most; these are {len(words):,}."
-            )
+            raise NotPossibleError(f"Please use {DISPUTE_CHARS:,} characters at most; these are {len(words):,}.")
 
         def job(conn: sa.Connection) -> None:
             if self._finding(conn, finding, annotator)["state"] == "disputed":
@@ -291,9 +285,7 @@ class Prompts:
             records.update_action(conn, action["id"], now, state="delivering", target=target)
 
     def _set_state(self, conn: sa.Connection, finding: int, state: str, annotator: int, note: str) -> None:
-        records.set_finding_state(
-            conn, finding, state, by=f"annotator:{annotator}", note=note, now=self._clock()
-        )
+        records.set_finding_state(conn, finding, state, by=f"annotator {annotator}", note=note, now=self._clock())
 
     def _facts(self, conn: sa.Connection, project: int, version: int | None) -> _PolicyFacts:
         row = records.get_policy(conn, project, version)
@@ -374,9 +366,7 @@ def _as_delivery(studio: Studio, found: Annotation, action: str) -> Event | None
             "task": found.task,
             "project": found.project,
         },
-        "task": {
-            key: value for key, value in record.raw.items() if key not in ("annotations", "predictions")
-        },
+        "task": {key: value for key, value in record.raw.items() if key not in ("annotations", "predictions")},
         "project": {
             "id": project.id,
             "title": project.title,

@@ -100,9 +100,7 @@ def test_a_secret_inside_a_message_is_removed(log: Log, message: str, secret: st
     assert "[removed]" in log.text
 
 
-@pytest.mark.parametrize(
-    "message", ["the token is wrong", "password too short", "a cookie banner", "3 tokens left"]
-)
+@pytest.mark.parametrize("message", ["the token is wrong", "password too short", "a cookie banner", "3 tokens left"])
 def test_an_ordinary_sentence_stays_as_it_is(log: Log, message: str) -> None:
     """Words like token or password alone hide nothing."""
     log.logger.error(message)
@@ -112,9 +110,7 @@ def test_an_ordinary_sentence_stays_as_it_is(log: Log, message: str) -> None:
 
 def test_a_bound_secret_is_removed(log: Log) -> None:
     """A value bound under a name that says it is secret is not written."""
-    with structlog.contextvars.bound_contextvars(
-        api_token="hunter2", nested={"secret_key": "hunter2", "id": 3}
-    ):
+    with structlog.contextvars.bound_contextvars(api_token="hunter2", nested={"secret_key": "hunter2", "id": 3}):
         log.logger.info("hello")
 
     assert "hunter2" not in log.text

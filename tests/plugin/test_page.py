@@ -487,7 +487,7 @@ def test_a_dispute_is_kept_in_the_annotators_words_and_ends_the_asking(world: Wo
     with world.store.read() as conn:
         row = records.get_finding(conn, finding)
     assert row is not None
-    assert (row["note"], row["state_by"]) == (words, "annotator:5")
+    assert (row["note"], row["state_by"]) == (words, "annotator 5")
     assert browser.abouts(1) == []
 
 

@@ -216,9 +216,7 @@ class _People:
         if not cookie:
             raise _RefusedError(401, "Nobody is signed in to Label Studio in this browser.")
         if self._studio is None:
-            raise _RefusedError(
-                503, "labelguard has no token for Label Studio, so it cannot recognise annotators."
-            )
+            raise _RefusedError(503, "labelguard has no token for Label Studio, so it cannot recognise annotators.")
         # Cookies are secrets: only their digest stays in memory.
         key = hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).digest()
         now = self._clock()
@@ -229,9 +227,7 @@ class _People:
         try:
             user = self._studio.whoami(cookie)
         except ConnectorError:
-            raise _RefusedError(
-                503, "Label Studio did not say who is signed in; try again in a moment."
-            ) from None
+            raise _RefusedError(503, "Label Studio did not say who is signed in; try again in a moment.") from None
         if user is None:
             raise _RefusedError(401, "Nobody is signed in to Label Studio in this browser.")
         with self._lock:
@@ -264,9 +260,7 @@ def _id(values: Mapping[str, Any], name: str) -> int:
     if isinstance(value, str) and value.isascii() and value.isdecimal():
         value = int(value) if len(value) < 20 else None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST_ID:
-        raise _RefusedError(
-            400, f"`{name}` must be the id that Label Studio gave, a whole number above zero."
-        )
+        raise _RefusedError(400, f"`{name}` must be the id that Label Studio gave, a whole number above zero.")
     return value
 
 
@@ -278,9 +272,7 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise _RefusedError(
-            400, "`saved` must be the `updated_at` of Label Studio's answer, with its timezone."
-        )
+        raise _RefusedError(400, "`saved` must be the `updated_at` of Label Studio's answer, with its timezone.")
     return moment
 
 
@@ -301,6 +293,5 @@ def _all_strings() -> Mapping[str, Mapping[str, str]]:
     """The page's own words by language: ``templates/labelguard_templates/page/strings.<language>.json``."""
     folder = labelguard_templates.path() / "page"
     return {
-        path.name.split(".")[1]: json.loads(path.read_text("utf-8"))
-        for path in sorted(folder.glob("strings.*.json"))
+        path.name.split(".")[1]: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("strings.*.json"))
     }
