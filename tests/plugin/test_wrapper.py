@@ -264,7 +264,7 @@ def test_a_request_is_passed_on_with_what_it_needs_and_no_more(labelguard: Label
     assert check.body == b'{"a": 1}'
     assert check.headers["X-Labelguard-Session"] == "abc"
     assert check.headers["X-Forwarded-For"] == "192.0.2.7"
-    assert check.headers["X-Forwarded-Host"] == "studio.example"
+    assert check.headers["Host"] == "studio.example"
     assert not {"Cookie", "Authorization", "Upgrade"} & set(check.headers)
     assert session.headers["Cookie"] == "sessionid=secret"
 
