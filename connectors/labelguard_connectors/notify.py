@@ -36,8 +36,7 @@ class Notify:
         if address is None:
             known = ", ".join(sorted(self._targets)) or "none"
             raise ConnectorError(
-                f"There is no alert target named “{target}” (configured: {known}). "
-                "Add it to LABELGUARD_NOTIFY.",
+                f"There is no alert target named “{target}” (configured: {known}). Add it to LABELGUARD_NOTIFY.",
                 permanent=True,
             )
         import apprise

@@ -66,6 +66,19 @@ class LabelStudio:
     def __repr__(self) -> str:
         return f"LabelStudio({self.url!r})"
 
+    def __enter__(self) -> LabelStudio:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections; the next request opens new ones."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            made._client_wrapper.httpx_client.httpx_client.close()  # noqa: SLF001 - the SDK has no close()
+
     def server(self) -> Server:
         """Edition, version, own user and capabilities (asked once, then remembered)."""
         with self._lock:
@@ -199,9 +212,7 @@ class LabelStudio:
         )
         return [_webhook(webhook.dict()) for webhook in found]
 
-    def create_webhook(
-        self, project: int, url: str, actions: Sequence[str], headers: dict[str, str]
-    ) -> Webhook:
+    def create_webhook(self, project: int, url: str, actions: Sequence[str], headers: dict[str, str]) -> Webhook:
         """Create an active webhook that carries payloads."""
         made = self._call(
             f"creating a webhook in project {project}",
@@ -267,9 +278,7 @@ class LabelStudio:
             data[key] = text
         else:
             del data[key]
-        self._call(
-            f"writing the note of task {task}", lambda: self._client.tasks.update(str(task), data=data)
-        )
+        self._call(f"writing the note of task {task}", lambda: self._client.tasks.update(str(task), data=data))
 
     def set_label_config(self, project: int, label_config: str) -> None:
         """Replace a project's labeling interface."""
@@ -286,9 +295,7 @@ class LabelStudio:
         if any(marker in (comment.text or "") for comment in there):
             return
         words = text if marker in text else f"{text}\n\n{marker}"
-        self._enterprise(
-            "comments", doing, lambda: self._client.comments.create(annotation=annotation, text=words)
-        )
+        self._enterprise("comments", doing, lambda: self._client.comments.create(annotation=annotation, text=words))
 
     def assign(self, project: int, task: int, users: Sequence[int]) -> None:
         """Enterprise: assign a task to exactly these annotators."""
@@ -301,14 +308,10 @@ class LabelStudio:
         missing = [user for user in users if user not in now]
         surplus = sorted(now - set(users))
         if missing:
-            self._enterprise(
-                "assignments", doing, lambda: assignments.assign(project, task, type="AN", users=missing)
-            )
+            self._enterprise("assignments", doing, lambda: assignments.assign(project, task, type="AN", users=missing))
         if surplus:
             leaving = ",".join(map(str, surplus))
-            self._enterprise(
-                "assignments", doing, lambda: assignments.delete(project, task, type="AN", users=leaving)
-            )
+            self._enterprise("assignments", doing, lambda: assignments.delete(project, task, type="AN", users=leaving))
 
     def pause(self, project: int, user: int, reason: str) -> None:
         """Enterprise: pause an annotator with a reason that they can read."""
@@ -318,9 +321,7 @@ class LabelStudio:
         self._enterprise(
             "pauses",
             f"pausing user {user}",
-            lambda: self._client.projects.pauses.create(
-                project, user, reason=_PAUSE_REASON, verbose_reason=reason
-            ),
+            lambda: self._client.projects.pauses.create(project, user, reason=_PAUSE_REASON, verbose_reason=reason),
         )
 
     def unpause(self, project: int, user: int) -> None:
@@ -390,9 +391,7 @@ class LabelStudio:
             wrapper = self._client._client_wrapper  # noqa: SLF001 - the SDK has no public door for a plain request
             answer = wrapper.httpx_client.request(path, method="GET", params=dict(params or {}))
             if answer.status_code != 200:
-                raise ApiError(
-                    status_code=answer.status_code, headers=dict(answer.headers), body=_json(answer.text)
-                )
+                raise ApiError(status_code=answer.status_code, headers=dict(answer.headers), body=_json(answer.text))
             return answer.json()
 
         return self._call(doing, get)
@@ -430,9 +429,7 @@ class LabelStudio:
                 permanent=True,
             ) from None
         except httpx.HTTPError:
-            raise ConnectorError(
-                f"The connection to Label Studio broke while labelguard was {doing}."
-            ) from None
+            raise ConnectorError(f"The connection to Label Studio broke while labelguard was {doing}.") from None
         except (ValueError, pydantic.ValidationError):
             raise _nonsense(doing) from None
 
@@ -487,9 +484,7 @@ def _nonsense(doing: str) -> ConnectorError:
 def _refusal(doing: str, status: int, headers: Mapping[str, str], body: Any) -> ConnectorError:
     """A refused request as a sentence. The body is looked at and never quoted."""
     if status == 404:
-        return NotFound(
-            f"Label Studio found nothing while labelguard was {doing}: it is gone, or was never there."
-        )
+        return NotFound(f"Label Studio found nothing while labelguard was {doing}: it is gone, or was never there.")
     if status == 401:
         return ConnectorError(
             f"Label Studio refused labelguard's token while {doing}. Check LABELGUARD_STUDIO_API_KEY; "

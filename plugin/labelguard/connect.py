@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from labelguard.connectors import NotFound, Server, Studio
 from labelguard.engine import Clock, Engine
 from labelguard.events import Project
+from labelguard.labelconfig import LabelConfig
 from labelguard.outbox import Outbox
 from labelguard.reconcile import Progress, ReconcileReport, reconcile
 from labelguard.store import Store, records
@@ -102,9 +103,7 @@ def connect(
     if noted != info.label_config:
         studio.set_label_config(project, noted)
         store.write(lambda conn: records.set_cursor(conn, _note_cursor(project), task_note, clock()))
-    backfill = reconcile(
-        store, engine, studio, project, clock=clock, full=True, origin="backfill", progress=progress
-    )
+    backfill = reconcile(store, engine, studio, project, clock=clock, full=True, origin="backfill", progress=progress)
     steps.append(
         f"Read {backfill.tasks} tasks: {backfill.new} annotations were new to labelguard, "
         f"{backfill.changed} had changed, {backfill.deleted} were gone."
@@ -176,26 +175,27 @@ def _webhook_step(found: Standing, url: str, *, dry_run: bool) -> str:
 # key; a Header without a name is shown where a task has the key and asks nothing of the others.
 
 
+_OPENING_TAG = re.compile(r"""(?:\s+|<\?.*?\?>|<!--.*?-->)*<[A-Za-z](?:[^>"']|"[^"]*"|'[^']*')*(?<!/)>""", re.DOTALL)
+
+
 def _note_line(key: str) -> str:
     return f'<Header value={quoteattr("$" + key)} size="5"/>'
 
 
 def _with_note(label_config: str, key: str) -> str:
     """The labeling interface with a line that shows ``key`` at its top; unchanged where something shows it."""
-    try:
-        root = ElementTree.fromstring(label_config)  # noqa: S314 - expat in Python ≥ 3.11 limits entities
-    except ElementTree.ParseError as error:
-        raise CannotConnect(
-            f"The labeling interface cannot be read as XML ({error}), so the task note cannot be added."
-        ) from None
-    if any(element.get("value") == f"${key}" for element in root.iter()):
+    problem = LabelConfig.parse(label_config).problem
+    if problem:
+        raise CannotConnect(f"The task note cannot be added to the labeling interface: {problem}")
+    if re.search(rf"""value\s*=\s*["']\${re.escape(key)}["']""", label_config):
         return label_config
-    # Written into the text, not out of the parsed tree: comments and layout are the admin's.
-    end = label_config.find(">", label_config.find(f"<{root.tag}"))
-    if end < 0 or label_config[end - 1] == "/":
+    # Written into the text, not out of a parsed tree: comments and layout are the admin's.
+    opening = _OPENING_TAG.match(label_config)
+    if opening is None:
         raise CannotConnect(
-            "The labeling interface has no tags inside its first one to add the task note to."
+            "The task note cannot be added to the labeling interface: it has no tag with others inside it."
         )
+    end = opening.end() - 1
     return f"{label_config[: end + 1]}{_note_line(key)}{label_config[end + 1 :]}"
 
 

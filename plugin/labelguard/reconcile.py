@@ -22,7 +22,6 @@ from labelguard.engine import Clock, Engine, Origin
 from labelguard.events import Annotation, Event, Project
 from labelguard.store import Store, records
 from labelguard.store.records import Row
-from labelguard.store.schema import tasks as task_table
 
 MARGIN = timedelta(minutes=10)
 """How far behind its newest known change each listing begins."""
@@ -33,8 +32,8 @@ BATCH = 100
 CONFIRMED = 50
 """How many vanished tasks an audit asks for one by one before it believes its listing."""
 
-Progress = Callable[[int], None]
-"""Told how many tasks have been looked at so far."""
+Progress = Callable[[int, int | None], None]
+"""Told how many tasks have been looked at so far, and of how many, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +91,8 @@ def reconcile(
     Raises:
         ConnectorError: Label Studio did not answer; what was already fed stays.
     """
+    if engine.own_user is None:
+        engine.own_user = studio.server().user.id
     engine.process_pending()
     with store.read() as conn:
         cursor = _cursor(conn, project)
@@ -108,7 +109,7 @@ def reconcile(
             if record.task.updated_at and (newest is None or record.task.updated_at > newest):
                 newest = record.task.updated_at
         if progress is not None:
-            progress(report.tasks)
+            progress(report.tasks, None)
     if full:
         gone = _confirmed_gone(studio, sorted(known_tasks - seen))
         report = _forget_tasks(store, project, gone, report, clock())
@@ -150,11 +151,7 @@ def _take(
     for record in batch:
         with store.read() as conn:
             stored = records.current_annotations(conn, info.id, task=record.task.id)
-            task_row = (
-                conn.execute(sa.select(task_table).where(task_table.c.id == record.task.id))
-                .mappings()
-                .first()
-            )
+            task_row = records.get_task(conn, record.task.id)
         now = record
         if _missing(stored, record):
             # A webhook may have brought an annotation after this task was listed: only what a second look,

@@ -69,12 +69,8 @@ def watch(
         problems.append("labelguard has no token for this project's webhook.")
     if not problems:
         return WatchReport(project, connected=True, webhook=row["webhook_id"])
-    webhook = set_right(
-        store, studio, project, found, url=url, actions=events, connected_at=row["connected_at"]
-    )
-    log.warning(
-        "webhook repaired", project=project, webhook=webhook, problems=problems, at=clock().isoformat()
-    )
+    webhook = set_right(store, studio, project, found, url=url, actions=events, connected_at=row["connected_at"])
+    log.warning("webhook repaired", project=project, webhook=webhook, problems=problems, at=clock().isoformat())
     title = f"labelguard repaired its webhook in project {project} ({row['title']})"
     body = (
         " ".join(problems) + " It has been set right, with a new token. "

@@ -79,9 +79,7 @@ def test_a_refusing_service_is_an_error_that_may_be_tried_again(
     )
     assert not error.value.permanent
     assert SECRET not in caplog.text
-    assert str(chat.server_port) not in "".join(
-        r.getMessage() for r in caplog.records if "urllib3" not in r.name
-    )
+    assert str(chat.server_port) not in "".join(r.getMessage() for r in caplog.records if "urllib3" not in r.name)
 
 
 def test_an_unknown_target_is_named_with_the_known_ones() -> None:

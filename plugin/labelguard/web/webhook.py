@@ -16,10 +16,8 @@ from labelguard.events import BadDelivery, Event
 from labelguard.settings import Settings
 from labelguard.store import Store, schema
 from labelguard.store.core import StoreError
-from labelguard.tokens import token_matches
+from labelguard.tokens import TOKEN_HEADER, token_matches
 from labelguard.web.metrics import Metrics
-
-TOKEN_HEADER = "X-Labelguard-Token"  # noqa: S105 - the header's name, not a secret
 
 # SQLite's and PostgreSQL's largest integer: a larger id is nobody's, and would be an error of the driver.
 _LARGEST_ID = 2**63 - 1
