@@ -78,7 +78,7 @@ def create_app(
     throttle = Throttle(_FAILED_SIGN_INS, _FAILED_SIGN_INS_WITHIN, clock)
 
     app.register_blueprint(webhook_blueprint(store, engine, settings, metrics))
-    app.register_blueprint(health_blueprint(store, metrics, clock))
+    app.register_blueprint(health_blueprint(store, engine, metrics, clock))
     app.register_blueprint(api_blueprint(store, outbox, settings, clock))
     app.register_blueprint(page_blueprint(store, engine, studio, settings, clock))
     app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
@@ -112,9 +112,7 @@ def _http_error(error: HTTPException) -> Response:
 def _store_error(error: Exception) -> Response:
     # SQLAlchemy's own words would repeat the statement with its values, a whole delivery among them.
     log.error("The store cannot be used: %s", getattr(error, "orig", None) or error)
-    response = _answer(
-        503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly."
-    )
+    response = _answer(503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly.")
     response.headers["Retry-After"] = "10"
     return response
 
