@@ -87,7 +87,7 @@ def test_the_exact_values_stay_what_they_are() -> None:
 def test_each_bet_is_fair_at_the_null() -> None:
     """At the null the mean of every factor is 1, checked against the binomial distribution of one value."""
     for p in (0.0, 0.03, 0.5, 0.85):
-        chances = stats.binom.pmf([0, 1], 1, p)
+        chances = np.asarray(stats.binom.pmf([0, 1], 1, p))
         outcomes = [ShareTest(p).update(x).evidence for x in (0, 1)]
         assert float(chances @ outcomes) == pytest.approx(1.0)
     outcomes = [AccuracyTest(0.85).update(x).evidence for x in (0, 1)]
