@@ -70,6 +70,10 @@ class Webhook:
     actions: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     """Names of its headers."""
+    all_actions: bool = False
+    """Whether it is sent for every action, whatever ``actions`` says."""
+    payload: bool = True
+    """Whether it carries what happened, or only that something did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,10 @@ class Studio(Protocol):
 
     def server(self) -> Server:
         """Edition, version, own user and capabilities (asked once, then remembered)."""
+        ...
+
+    def link(self, project: int, task: int, annotation: int | None = None) -> str:
+        """Where a person sees a task (and annotation) in Label Studio."""
         ...
 
     def whoami(self, cookie: str) -> User | None:
@@ -142,7 +150,14 @@ class Studio(Protocol):
         ...
 
     def set_task_note(self, task: int, key: str, text: str) -> None:
-        """Write one key of ``task.data``, reading with ``resolve_uri=false`` so that no link is lost."""
+        """Write one key of ``task.data``, reading with ``resolve_uri=false`` so that no link is lost.
+
+        An empty text takes the key away again.
+        """
+        ...
+
+    def set_label_config(self, project: int, label_config: str) -> None:
+        """Replace a project's labeling interface (the line that shows the task note, and its removal)."""
         ...
 
     def comment(self, annotation: int, text: str, marker: str) -> None:

@@ -50,7 +50,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _MISSING = object()
 
 
-class BadDelivery(ValueError):
+class BadDelivery(ValueError):  # noqa: N818 - it names what is wrong, as the log will read
     """A webhook request that cannot be understood; the message is a sentence for the sender's admin."""
 
 
@@ -110,7 +110,7 @@ class Annotation:
 
     @property
     def content_hash(self) -> str:
-        """A hex SHA-256 of what the annotation says (``result`` and ``was_cancelled``), blind to key order."""
+        """A hex SHA-256 of what it says (``result`` and ``was_cancelled``), blind to key order."""
         return _sha256({"result": self.result, "was_cancelled": self.was_cancelled})
 
 
@@ -126,8 +126,8 @@ class Event:
     deleted: tuple[int, ...] = ()
     """Ids of deleted annotations (``ANNOTATIONS_DELETED``) or deleted tasks (``TASKS_DELETED``).
 
-    May be empty: turning an annotation into a draft makes Label Studio send ``ANNOTATIONS_DELETED`` without
-    any id. Something is gone then, and only reconciliation can tell what.
+    Empty when the body names none, as Label Studio's code does where it looks rows up after deleting them:
+    something is gone then, and only reconciliation can tell what.
     """
     body: Mapping[str, Any] = field(default_factory=dict)
     """The body with every secret cut out: what the store keeps."""
@@ -170,7 +170,8 @@ class Event:
         """Parse one webhook request.
 
         Unknown fields are ignored and unknown actions accepted. ``TASKS_CREATED`` brings the annotations
-        inside its tasks too. Single (``annotation``, ``task`` objects) and bulk (lists) forms are the same.
+        inside its tasks too: Label Studio's API listings have them, its own deliveries only count them.
+        Single (``annotation``, ``task`` objects) and bulk (lists) forms are the same.
         ``headers`` say nothing yet: Label Studio sends no delivery id, signature or version in them.
 
         Raises:
@@ -237,9 +238,7 @@ def _tasks_event(action: str, body: dict[str, Any]) -> Event:
         for inner, made in _objects(item.get("annotations"), f"{where}.annotations"):
             annotation = _annotation(made, inner, project.id, task.id)
             if annotation.task != task.id:
-                raise BadDelivery(
-                    f"`{inner}.task` must be {task.id}, the task it stands in, but is {annotation.task}."
-                )
+                raise BadDelivery(f"`{inner}.task` must be {task.id}, the task it stands in, but is {annotation.task}.")
             annotations.append(annotation)
     return Event(action, project, tuple(tasks), tuple(annotations), body=body)
 
@@ -260,7 +259,7 @@ def _needed_project(action: str, body: Mapping[str, Any]) -> Project:
     project = _optional_project(body)
     if project is None:
         raise BadDelivery(
-            f"The {action} delivery has no `project`: it must be the object Label Studio sends with its payload. "
+            f"The {action} delivery has no `project`. "
             'Switch on "Send payload" for the webhook in Label Studio.'
         )
     return project
@@ -297,7 +296,8 @@ def _annotation(value: Mapping[str, Any], where: str, project: int, task: int | 
     if of_task is None:
         of_task = task
     if of_task is None:
-        raise BadDelivery(f"`{where}.task` must be the id of its task, but is {_found(value.get('task', _MISSING))}.")
+        found = _found(value.get("task", _MISSING))
+        raise BadDelivery(f"`{where}.task` must be the id of its task, but is {found}.")
     return Annotation(
         id=_id(value.get("id", _MISSING), f"{where}.id"),
         task=of_task,
@@ -456,9 +456,7 @@ def _decoded(body: bytes | str | Mapping[str, Any]) -> Any:
     except UnicodeDecodeError as error:
         raise BadDelivery(f"The body is not UTF-8 text: byte {error.start} cannot be read.") from None
     except json.JSONDecodeError as error:
-        raise BadDelivery(
-            f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        ) from None
+        raise BadDelivery(f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
     except BadDelivery:
         raise
     except ValueError:
@@ -472,30 +470,38 @@ def _finite(text: str) -> float:
 
 
 def _not_finite(text: str) -> NoReturn:
-    raise BadDelivery(f"The body holds the number {_shortened(text)}, which JSON does not allow or is too large.")
+    raise BadDelivery(f"The body holds the number {_shortened(text)}; numbers must be finite.")
 
 
 def _clean(value: Any, depth: int) -> Any:
     """A copy that any database and encoder takes; see the module's docstring."""
-    if isinstance(value, str):
-        return _UNSTORABLE.sub("�", value) if _UNSTORABLE.search(value) else value
-    if value is None or isinstance(value, (bool, int)):
+    kind = type(value)
+    # The most frequent first: a large annotation has some 200,000 values, and the annotator is waiting.
+    if kind is str:
+        return value if value.isascii() and "\0" not in value else _UNSTORABLE.sub("\ufffd", value)
+    if kind is int or kind is bool or value is None:
         return value
-    if isinstance(value, float):
+    if kind is float:
         return value if math.isfinite(value) else _not_finite(str(value))
     if depth >= MAX_DEPTH:
         raise _too_deep()
+    below = depth + 1
     if isinstance(value, Mapping):
-        return {_clean_key(key): _clean(inner, depth + 1) for key, inner in value.items()}
+        return {
+            (key if type(key) is str and key.isascii() and "\0" not in key else _clean_key(key)): _clean(
+                inner, below
+            )
+            for key, inner in value.items()
+        }
     if isinstance(value, (list, tuple)):
-        return [_clean(inner, depth + 1) for inner in value]
-    raise BadDelivery(f"The body holds a {type(value).__name__}, which is not a JSON value.")
+        return [_clean(inner, below) for inner in value]
+    raise BadDelivery(f"The body holds a {kind.__name__}, which is not a JSON value.")
 
 
 def _clean_key(key: Any) -> str:
     if not isinstance(key, str):
         raise BadDelivery(f"The keys of a JSON object must be text, but one is {_found(key)}.")
-    return _UNSTORABLE.sub("�", key) if _UNSTORABLE.search(key) else key
+    return _UNSTORABLE.sub("\ufffd", key)
 
 
 def _too_deep() -> BadDelivery:

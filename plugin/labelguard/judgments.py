@@ -118,7 +118,7 @@ def _judgment(control: str, kind: str, region: str, items: list[Any]) -> Judgmen
     key, read, merges = reader
     try:
         values = [read(item["value"][key]) for item in items]
-    except (KeyError, TypeError, OverflowError, _Broken):
+    except (KeyError, TypeError, OverflowError, _BrokenError):
         return Judgment(control, RAW, tuple(items), (), region)
     if merges:
         value = tuple(part for read_value in values for part in read_value)
@@ -132,13 +132,13 @@ def _judgment(control: str, kind: str, region: str, items: list[Any]) -> Judgmen
     return Judgment(control, kind, value, _used(kind, value), region)
 
 
-class _Broken(Exception):
+class _BrokenError(Exception):
     """A value that is not what its item's type promises."""
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise _Broken
+        raise _BrokenError
     return tuple(value)
 
 
@@ -150,13 +150,13 @@ def _text_or_texts(value: Any) -> tuple[str, ...]:
 def _choices(value: Any) -> tuple[str, ...]:
     # With `allowNested` each choice is a path, as in a taxonomy.
     if not isinstance(value, list):
-        raise _Broken
+        raise _BrokenError
     return tuple(choice if isinstance(choice, str) else _path(choice) for choice in value)
 
 
 def _paths(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise _Broken
+        raise _BrokenError
     return tuple(_path(path) for path in value)
 
 
@@ -166,25 +166,25 @@ def _path(value: Any) -> str:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _Broken
+        raise _BrokenError
     return float(value)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise _Broken
+        raise _BrokenError
     return value
 
 
 def _side(value: Any) -> str:
     if value not in ("left", "right"):
-        raise _Broken
+        raise _BrokenError
     return str(value)
 
 
 def _buckets(value: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict):
-        raise _Broken
+        raise _BrokenError
     return {bucket: _texts(items) for bucket, items in value.items()}
 
 
@@ -201,8 +201,8 @@ _READERS: dict[str, tuple[str, Callable[[Any], Any], bool]] = {
 """For each kind: the key of ``value``, how to read it, and whether several items of a control add up."""
 
 _GEOMETRY = frozenset(
-    "x y width height start end startOffset endOffset points vertices ranges sequence rle imageDataURL channel "
-    "radiusX globalOffsets".split()
+    {"x", "y", "width", "height", "radiusX", "points", "vertices", "rle", "imageDataURL"}
+    | {"start", "end", "startOffset", "endOffset", "globalOffsets", "channel", "ranges", "sequence"}
 )
 """Keys of ``value`` that only regions have."""
 

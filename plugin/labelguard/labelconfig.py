@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET  # noqa: S405 - documents with a DTD are refused before parsing
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,10 +11,13 @@ PATH_SEPARATOR = " / "
 """What joins the parts of a path through a Taxonomy or nested Choices."""
 
 _DECLARATION = re.compile(r"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
+MAX_DEPTH = 100
+"""Levels of nested options that are read; paths through more would fill the memory."""
+
 _OPTION_TAGS = frozenset({"choice", "label", "bucket"})
 
 _NOT_CONTROLS = frozenset({"filter"})
-"""Tags with ``name`` and ``toName`` that make no result: a Filter searches through the labels of a control."""
+"""Tags with ``name`` and ``toName`` that make no result: a Filter only searches through labels."""
 
 _SELF_REFERRING = frozenset({"chat", "reactcode"})
 """Tags that show data and make results about themselves, so they have no ``toName``."""
@@ -39,7 +42,8 @@ class Control:
     per_region: bool = False
     required: bool = False
     dynamic: bool = False
-    """Whether more labels come from each task's data (``value="$options"``): ``labels`` is then not all."""
+    """Whether more labels come from each task's data (``value="$options"``) or from a URL (``apiUrl``), so
+    that ``labels`` is not all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,16 @@ class LabelConfig:
         try:
             root = ET.fromstring(xml)  # noqa: S314 - no DTD gets here, so there are no entities to expand
         except (ET.ParseError, ValueError, LookupError) as error:
-            return cls(problem=f"The labeling configuration is not well-formed XML: {ascii(str(error))[1:-1]}.")
-        return cls(tuple(_controls(root)))
+            why = ascii(str(error))[1:-1]
+            return cls(problem=f"The labeling configuration is not well-formed XML: {why}.")
+        try:
+            return cls(tuple(_controls(root)))
+        except _TooDeepError:
+            return cls(problem=f"The labeling configuration nests options more than {MAX_DEPTH} levels deep.")
+
+
+class _TooDeepError(Exception):
+    """Options stand inside each other too deeply."""
 
 
 def _controls(root: ET.Element) -> Iterator[Control]:
@@ -87,15 +99,17 @@ def _controls(root: ET.Element) -> Iterator[Control]:
             multiple=_takes_several(element, tag),
             per_region=_is_true(element, "perRegion"),
             required=_is_true(element, "required"),
-            dynamic=element.get("value", "").startswith("$") and tag not in _SELF_REFERRING,
+            dynamic=_is_dynamic(element, tag),
         )
 
 
 def _labels(control: ET.Element, *, nested: bool) -> Iterator[str]:
     """Labels in document order; below a nested control's options as paths. A loop, for any depth."""
-    waiting = [(child, "") for child in reversed(control)]
+    waiting = [(child, "", 1) for child in reversed(control)]
     while waiting:
-        element, path = waiting.pop()
+        element, path, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise _TooDeepError
         if element.tag.lower() in _OPTION_TAGS:
             # A Bucket of a Ranker is known by its name, Choice and Label by alias or value.
             own = element.get("alias") or element.get("value") or element.get("name") or ""
@@ -103,13 +117,21 @@ def _labels(control: ET.Element, *, nested: bool) -> Iterator[str]:
                 label = f"{path}{PATH_SEPARATOR}{own}" if path and nested else own
                 yield label
                 path = label
-        waiting.extend((child, path) for child in reversed(element))
+        waiting.extend((child, path, depth + 1) for child in reversed(element))
 
 
 def _takes_several(element: ET.Element, tag: str) -> bool:
     if tag == "taxonomy":
         return element.get("maxUsages", "").strip() != "1"
     return element.get("choice", "").strip().lower() == "multiple"
+
+
+def _is_dynamic(element: ET.Element, tag: str) -> bool:
+    if "apiUrl" in element.attrib:
+        return True
+    # On other tags `value` is something else: on a TextArea the text to begin with.
+    offers = tag in {"choices", "taxonomy"} or tag.endswith("labels")
+    return offers and element.get("value", "").strip().startswith("$")
 
 
 def _is_true(element: ET.Element, attribute: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 REMOVED = "[removed]"
@@ -16,10 +17,13 @@ REMOVED = "[removed]"
 
 _WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+(?![a-z])")
 _SECRET_WORDS = frozenset(
-    "apikey auth authorization cookie cookies credential credentials csrf jwt login passphrase passwd password "
-    "passwords pwd sas secret secrets sessionid signature token tokens".split()
+    {"apikey", "auth", "authorization", "cookie", "cookies", "credential", "credentials", "csrf", "jwt"}
+    | {"login", "passphrase", "passwd", "password", "passwords", "pwd", "sas", "secret", "secrets"}
+    | {"sessionid", "signature", "token", "tokens"}
 )
-_SECRET_PAIRS = frozenset({"api", "access", "account", "encryption", "private", "secret", "shared", "signing"})
+_SECRET_PAIRS = frozenset(
+    {"access", "account", "api", "encryption", "private", "secret", "shared", "signing"}
+)
 """Words that make a following ``key`` a secret: ``aws_access_key_id``, Azure's ``account_key``."""
 
 _CONTENT = frozenset({"data", "meta", "result", "prediction", "predictions", "drafts"})
@@ -51,10 +55,7 @@ def is_secret_key(key: str) -> bool:
     words = [word.lower() for word in _WORDS.findall(key)]
     if not _SECRET_WORDS.isdisjoint(words):
         return True
-    return any(
-        second in {"key", "keys"} and first in _SECRET_PAIRS
-        for first, second in zip(words, words[1:], strict=False)
-    )
+    return any(second in {"key", "keys"} and first in _SECRET_PAIRS for first, second in pairwise(words))
 
 
 def _redacted(key: str, value: Any, *, owner: bool) -> Any:

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import queue
+import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from labelguard.store.migrations import UnknownRevision, upgrade
 
 T = TypeVar("T")
+
+_GROUP = 256
+"""How many waiting jobs one commit takes at most: bounds how long the first of them waits."""
 
 
 class StoreError(Exception):
     """The store cannot be used; the message says why and what to do."""
+
+
+@dataclass(slots=True)
+class _Job:
+    run: Callable[[sa.Connection], Any]
+    done: threading.Event = field(default_factory=threading.Event)
+    result: Any = None
+    error: BaseException | None = None
+
+    def finish(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.done.set()
 
 
 class Store:
@@ -22,30 +48,190 @@ class Store:
     does not queue its writers, and a second one ruins the slowest answers.
     """
 
-    def __init__(self, url: str) -> None:
-        raise NotImplementedError
+    def __init__(self, url: str, *, durable: bool = True) -> None:
+        """Use :meth:`open`. ``durable=False`` never waits for the disk: for stores that are thrown away."""
+        self.url = _checked(url)
+        self.path = Path(self.url.database or "")
+        self._reader = _engine(self.url, begin="BEGIN", durable=durable)
+        # Its own engine: IMMEDIATE takes the write lock up front, where waiting for it is still harmless.
+        self._writer = _engine(self.url, begin="BEGIN IMMEDIATE", durable=durable)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
 
     @classmethod
-    def open(cls, url: str) -> Store:
+    def open(cls, url: str, *, durable: bool = True) -> Store:
         """Open a store and bring its schema up to date.
 
         Raises:
             StoreError: it cannot be opened, or was written by a newer labelguard.
         """
-        raise NotImplementedError
+        store = cls(url, durable=durable)
+        store.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with store._writer.begin() as conn:
+                upgrade(conn)
+        except UnknownRevision as error:
+            raise StoreError(
+                f"The store {store.path} was written by a newer labelguard (schema {error.revision}). "
+                "Install that version, or restore the backup made before the upgrade."
+            ) from None
+        except SQLAlchemyError as error:
+            raise StoreError(f"The store {store.path} cannot be opened: {_reason(error)}") from None
+        store._thread.start()
+        return store
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A connection with one consistent snapshot, read only."""
-        raise NotImplementedError
+        """A connection with one consistent snapshot, read only.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        try:
+            conn = self._reader.connect()
+        except SQLAlchemyError as error:
+            raise StoreError(f"The store {self.path} cannot be read: {_reason(error)}") from None
+        try:
+            yield conn
+        except sa.exc.DBAPIError as error:
+            raise StoreError(f"The store {self.path} cannot be read: {_reason(error)}") from None
+        finally:
+            conn.close()
 
     def write(self, job: Callable[[sa.Connection], T]) -> T:
         """Run a job on the writer, wait until it is committed, and return what it returned.
 
         A job that raises is rolled back alone; the others of its group are committed.
+
+        Raises:
+            StoreError: nothing was written because the store cannot be.
         """
-        raise NotImplementedError
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a write job must not wait for another write job")
+        if self._closed:
+            raise StoreError("The store is closed.")
+        waiting = _Job(job)
+        self._jobs.put(waiting)
+        waiting.done.wait()
+        if waiting.error is not None:
+            raise waiting.error
+        result: T = waiting.result
+        return result
+
+    @contextmanager
+    def exclusive(self, role: str) -> Iterator[None]:
+        """Hold a role that only one process (and one thread of it) may have at a time, such as the engine's.
+
+        The lock dies with its process, so nothing needs cleaning up after a crash.
+        """
+        with self.path.with_name(f"{self.path.name}-{role}.lock").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def close(self) -> None:
         """Finish what is waiting and let go of the file."""
-        raise NotImplementedError
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join()
+        self._reader.dispose()
+        self._writer.dispose()
+
+    def _write_loop(self) -> None:
+        while True:
+            group = self._next_group()
+            if jobs := [job for job in group if job is not None]:
+                self._commit(jobs)
+            if None in group:
+                return
+
+    def _next_group(self) -> list[_Job | None]:
+        group = [self._jobs.get()]
+        while len(group) < _GROUP and group[-1] is not None:
+            try:
+                group.append(self._jobs.get_nowait())
+            except queue.Empty:
+                break
+        return group
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        written: list[_Job] = []
+        try:
+            with self._writer.begin() as conn:
+                for job in jobs:
+                    try:
+                        with conn.begin_nested():
+                            job.result = job.run(conn)
+                    except sa.exc.OperationalError:
+                        # The disk or the file, not the job: nobody in this group can be told "committed".
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - it belongs to the caller, who gets it
+                        job.finish(error)
+                    else:
+                        written.append(job)
+        except SQLAlchemyError as error:
+            why = StoreError(f"The store {self.path} cannot be written: {_reason(error)}")
+            for job in jobs:
+                if not job.done.is_set():
+                    job.finish(why)
+        else:
+            for job in written:
+                job.finish()
+
+
+def inserted_id(done: sa.CursorResult[Any]) -> int:
+    """The id that an insert of one row gave it."""
+    key = done.inserted_primary_key
+    if key is None:
+        raise RuntimeError("the statement inserted no single row")
+    return int(key[0])
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StoreError(
+            "LABELGUARD_DATABASE_URL is not a database address; it looks like sqlite:////var/lib/labelguard.sqlite3"
+        ) from None
+    if parsed.get_backend_name() != "sqlite":
+        raise StoreError(
+            f"LABELGUARD_DATABASE_URL names {parsed.get_backend_name()!r}; this version keeps its store in "
+            "SQLite: sqlite:////var/lib/labelguard.sqlite3"
+        )
+    if not parsed.database or parsed.database == ":memory:":
+        raise StoreError("LABELGUARD_DATABASE_URL must name a file: sqlite:////var/lib/labelguard.sqlite3")
+    return parsed
+
+
+def _engine(url: URL, *, begin: str, durable: bool) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        json_serializer=lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+        pool_size=16,
+        max_overflow=48,
+        connect_args={"timeout": 10, "check_same_thread": False},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _record: object) -> None:
+        # SQLAlchemy's pysqlite notes: transactions work as written only without the driver's own BEGIN.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(conn: sa.Connection) -> None:
+        conn.exec_driver_sql(begin)
+
+    return engine
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """The database's own words; SQLAlchemy's would repeat the statement with its values."""
+    return str(getattr(error, "orig", None) or error)

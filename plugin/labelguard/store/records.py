@@ -6,42 +6,153 @@ as plain dicts with the columns of :mod:`labelguard.store.schema`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
 from labelguard.connectors import User
-from labelguard.events import Project
+from labelguard.events import Project, Task
+from labelguard.store.core import inserted_id
+from labelguard.store.schema import (
+    actions,
+    annotations as annotations_table,
+    annotators,
+    cursors,
+    findings,
+    gold,
+    guidelines,
+    inbox,
+    job_runs,
+    policies,
+    projects,
+    rejected,
+    rule_states,
+    switches,
+    tasks,
+)
 
 Row = dict[str, Any]
+
+_IDS_AT_ONCE = 500
+"""SQLite limits the variables of one statement; older builds to 999."""
+
+FINDING_STEPS = {
+    "open": {"acknowledged", "disputed", "upheld", "dismissed"},
+    "acknowledged": {"disputed", "upheld", "dismissed"},
+    "disputed": {"upheld", "dismissed"},
+    # People may change their minds about a verdict.
+    "upheld": {"dismissed"},
+    "dismissed": {"upheld"},
+}
+"""A finding's life: from each state, where it may go."""
+
+
+def _row(conn: sa.Connection, query: sa.Select[Any]) -> Row | None:
+    found = conn.execute(query).mappings().first()
+    return dict(found) if found is not None else None
+
+
+def _rows(conn: sa.Connection, query: sa.Select[Any]) -> list[Row]:
+    return [dict(row) for row in conn.execute(query).mappings()]
+
+
+def _chunks(ids: Iterable[int]) -> Iterable[list[int]]:
+    ordered = list(ids)
+    for start in range(0, len(ordered), _IDS_AT_ONCE):
+        yield ordered[start : start + _IDS_AT_ONCE]
 
 
 # Projects and connections
 
 
 def save_project(conn: sa.Connection, project: Project, now: datetime) -> None:
-    """Insert or update a project; a changed guideline or label config becomes a new guideline version."""
-    raise NotImplementedError
+    """Insert or update a project; a changed guideline or label config becomes a new guideline version.
+
+    An older description than the one in the store (by Label Studio's ``updated_at``) changes nothing.
+    """
+    values = {
+        "title": project.title,
+        "label_config": project.label_config,
+        "guideline": project.guideline,
+        "maximum_annotations": project.maximum_annotations,
+        "skip_queue": project.skip_queue,
+        "updated_at": project.updated_at,
+    }
+    known = get_project(conn, project.id)
+    if known is None:
+        conn.execute(insert(projects).values(id=project.id, **values))
+    elif project.updated_at and known["updated_at"] and project.updated_at < known["updated_at"]:
+        return
+    elif any(known[key] != value for key, value in values.items()):
+        conn.execute(sa.update(projects).where(projects.c.id == project.id).values(values))
+    if known is None or (known["guideline"], known["label_config"]) != (
+        project.guideline,
+        project.label_config,
+    ):
+        _add_guideline(conn, project, now)
+
+
+def _add_guideline(conn: sa.Connection, project: Project, now: datetime) -> None:
+    content = hashlib.sha256(f"{project.guideline}\0{project.label_config}".encode()).hexdigest()
+    newest = _row(
+        conn,
+        sa.select(guidelines).where(guidelines.c.project == project.id).order_by(guidelines.c.version.desc()).limit(1),
+    )
+    if newest is not None and newest["content_hash"] == content:
+        return
+    conn.execute(
+        insert(guidelines).values(
+            project=project.id,
+            version=newest["version"] + 1 if newest else 1,
+            content_hash=content,
+            guideline=project.guideline,
+            label_config=project.label_config,
+            seen_at=now,
+        )
+    )
+
+
+def list_guidelines(conn: sa.Connection, project: int) -> list[Row]:
+    """A project's guideline versions, oldest first."""
+    return _rows(conn, sa.select(guidelines).where(guidelines.c.project == project).order_by(guidelines.c.version))
 
 
 def get_project(conn: sa.Connection, project: int) -> Row | None:
     """One project's row."""
-    raise NotImplementedError
+    return _row(conn, sa.select(projects).where(projects.c.id == project))
 
 
 def list_projects(conn: sa.Connection, *, connected: bool | None = None) -> list[Row]:
     """Projects, by id."""
-    raise NotImplementedError
+    query = sa.select(projects).order_by(projects.c.id)
+    if connected is not None:
+        query = query.where(projects.c.connected_at.is_not(None) if connected else projects.c.connected_at.is_(None))
+    return _rows(conn, query)
 
 
 def set_connection(
-    conn: sa.Connection, project: int, *, connected_at: datetime | None, webhook_id: int | None,
-    webhook_url: str | None, token_hash: str | None,
+    conn: sa.Connection,
+    project: int,
+    *,
+    connected_at: datetime | None,
+    webhook_id: int | None,
+    webhook_url: str | None,
+    token_hash: str | None,
 ) -> None:
     """Remember (or with Nones forget) how a project is connected."""
-    raise NotImplementedError
+    values = {
+        "connected_at": connected_at,
+        "webhook_id": webhook_id,
+        "webhook_url": webhook_url,
+        "token_hash": token_hash,
+    }
+    conn.execute(
+        insert(projects).values(id=project, **values).on_conflict_do_update(index_elements=["id"], set_=values)
+    )
 
 
 # Annotators
@@ -49,45 +160,119 @@ def set_connection(
 
 def save_annotators(conn: sa.Connection, users: Sequence[User]) -> None:
     """Insert or update annotators."""
-    raise NotImplementedError
+    for user in users:
+        values = {"email": user.email, "name": user.name, "active": user.active}
+        conn.execute(
+            insert(annotators).values(id=user.id, **values).on_conflict_do_update(index_elements=["id"], set_=values)
+        )
+
+
+def note_annotator(conn: sa.Connection, annotator: int) -> None:
+    """Make sure that somebody whose work arrived is known, by number until Label Studio tells the name."""
+    conn.execute(insert(annotators).values(id=annotator).on_conflict_do_nothing())
 
 
 def get_annotator(conn: sa.Connection, annotator: int) -> Row | None:
     """One annotator's row."""
-    raise NotImplementedError
+    return _row(conn, sa.select(annotators).where(annotators.c.id == annotator))
 
 
 def list_annotators(conn: sa.Connection) -> list[Row]:
     """All annotators, by id."""
-    raise NotImplementedError
+    return _rows(conn, sa.select(annotators).order_by(annotators.c.id))
 
 
-# Annotations
+# Tasks and annotations
 
 
-def current_annotations(conn: sa.Connection, project: int, *, task: int | None = None) -> list[Row]:
-    """Live annotations of a project (or of one task), by id."""
-    raise NotImplementedError
+def save_task(conn: sa.Connection, task: Task) -> None:
+    """Insert or update a task; an older description than the one in the store changes nothing."""
+    values = {
+        "project": task.project,
+        "data": dict(task.data),
+        "meta": dict(task.meta),
+        "overlap": task.overlap,
+        "is_labeled": task.is_labeled,
+        "created_at": task.created_at,
+        "updated_at": task.updated_at,
+        "deleted_at": None,
+    }
+    newer = None
+    if task.updated_at is not None:
+        newer = sa.or_(tasks.c.updated_at.is_(None), tasks.c.updated_at <= task.updated_at)
+    conn.execute(
+        insert(tasks)
+        .values(id=task.id, **values)
+        .on_conflict_do_update(index_elements=["id"], set_=values, where=newer)
+    )
 
 
-def get_annotation(conn: sa.Connection, annotation: int) -> Row | None:
-    """The newest annotation with that Label Studio id, deleted or not."""
-    raise NotImplementedError
-
-
-def mark_deleted(conn: sa.Connection, project: int, annotation_ids: Sequence[int], now: datetime) -> int:
-    """Mark live annotations deleted; returns how many were."""
-    raise NotImplementedError
-
-
-def mark_tasks_deleted(conn: sa.Connection, project: int, task_ids: Sequence[int], now: datetime) -> int:
-    """Mark tasks and their annotations deleted; returns how many tasks were."""
-    raise NotImplementedError
+def get_task(conn: sa.Connection, task: int) -> Row | None:
+    """One task's row."""
+    return _row(conn, sa.select(tasks).where(tasks.c.id == task))
 
 
 def live_task_ids(conn: sa.Connection, project: int) -> set[int]:
     """Ids of tasks that are not deleted."""
-    raise NotImplementedError
+    query = sa.select(tasks.c.id).where(tasks.c.project == project, tasks.c.deleted_at.is_(None))
+    return set(conn.scalars(query))
+
+
+def current_annotations(conn: sa.Connection, project: int, *, task: int | None = None) -> list[Row]:
+    """Live annotations of a project (or of one task), by id."""
+    query = sa.select(annotations_table).where(
+        annotations_table.c.project == project, annotations_table.c.deleted_at.is_(None)
+    )
+    if task is not None:
+        query = query.where(annotations_table.c.task == task)
+    return _rows(conn, query.order_by(annotations_table.c.id))
+
+
+def get_annotation(conn: sa.Connection, annotation: int) -> Row | None:
+    """The newest annotation with that Label Studio id, deleted or not."""
+    query = (
+        sa.select(annotations_table)
+        .where(annotations_table.c.id == annotation)
+        .order_by(annotations_table.c.row.desc())
+    )
+    return _row(conn, query.limit(1))
+
+
+def mark_deleted(conn: sa.Connection, project: int, annotation_ids: Sequence[int], now: datetime) -> int:
+    """Mark live annotations deleted; returns how many were."""
+    return sum(
+        conn.execute(
+            sa.update(annotations_table)
+            .where(
+                annotations_table.c.project == project,
+                annotations_table.c.id.in_(some),
+                annotations_table.c.deleted_at.is_(None),
+            )
+            .values(deleted_at=now)
+        ).rowcount
+        for some in _chunks(annotation_ids)
+    )
+
+
+def mark_tasks_deleted(conn: sa.Connection, project: int, task_ids: Sequence[int], now: datetime) -> int:
+    """Mark tasks and their annotations deleted; returns how many tasks were."""
+    count = 0
+    for some in _chunks(task_ids):
+        count += conn.execute(
+            sa.update(tasks)
+            .where(tasks.c.project == project, tasks.c.id.in_(some), tasks.c.deleted_at.is_(None))
+            .values(deleted_at=now)
+        ).rowcount
+        conn.execute(
+            sa.update(annotations_table)
+            .where(
+                annotations_table.c.project == project,
+                annotations_table.c.task.in_(some),
+                annotations_table.c.deleted_at.is_(None),
+            )
+            .values(deleted_at=now)
+        )
+    return count
 
 
 # Policies
@@ -95,37 +280,77 @@ def live_task_ids(conn: sa.Connection, project: int) -> set[int]:
 
 def add_policy(conn: sa.Connection, project: int, text: str, now: datetime, by: str = "") -> int:
     """Store a policy version and return its number; the same text as the newest adds nothing."""
-    raise NotImplementedError
+    newest = get_policy(conn, project)
+    if newest is not None and newest["text"] == text:
+        return int(newest["version"])
+    version = int(newest["version"]) + 1 if newest else 1
+    conn.execute(insert(policies).values(project=project, version=version, text=text, applied_at=now, applied_by=by))
+    return version
 
 
 def get_policy(conn: sa.Connection, project: int, version: int | None = None) -> Row | None:
     """A policy version, the newest without ``version``."""
-    raise NotImplementedError
+    query = sa.select(policies).where(policies.c.project == project)
+    if version is not None:
+        query = query.where(policies.c.version == version)
+    return _row(conn, query.order_by(policies.c.version.desc()).limit(1))
+
+
+def newest_policy_version(conn: sa.Connection, project: int) -> int | None:
+    """The number of a project's newest policy, or None without one."""
+    newest = conn.scalar(sa.select(sa.func.max(policies.c.version)).where(policies.c.project == project))
+    return None if newest is None else int(newest)
 
 
 # Gold vault
 
 
 def add_gold(
-    conn: sa.Connection, project: int, task: int, result: Sequence[Mapping[str, Any]], origin: str, now: datetime
+    conn: sa.Connection,
+    project: int,
+    task: int,
+    result: Sequence[Mapping[str, Any]],
+    origin: str,
+    now: datetime,
 ) -> int:
     """Put an answer into the vault (a changed answer is a new version) and return its version."""
-    raise NotImplementedError
+    answer = [dict(item) for item in result]
+    active = get_gold(conn, project, task)
+    if active is not None and active["result"] == answer:
+        return int(active["version"])
+    retire_gold(conn, project, [task], now)
+    newest = conn.scalar(sa.select(sa.func.max(gold.c.version)).where(gold.c.project == project, gold.c.task == task))
+    version = int(newest or 0) + 1
+    conn.execute(
+        insert(gold).values(project=project, task=task, version=version, result=answer, origin=origin, added_at=now)
+    )
+    return version
 
 
 def get_gold(conn: sa.Connection, project: int, task: int) -> Row | None:
     """The active answer of a task."""
-    raise NotImplementedError
+    query = sa.select(gold).where(gold.c.project == project, gold.c.task == task, gold.c.retired_at.is_(None))
+    return _row(conn, query.order_by(gold.c.version.desc()).limit(1))
 
 
 def list_gold(conn: sa.Connection, project: int, *, retired: bool = False) -> list[Row]:
     """The vault's active (or with ``retired`` all) answers, by task and version."""
-    raise NotImplementedError
+    query = sa.select(gold).where(gold.c.project == project)
+    if not retired:
+        query = query.where(gold.c.retired_at.is_(None))
+    return _rows(conn, query.order_by(gold.c.task, gold.c.version))
 
 
 def retire_gold(conn: sa.Connection, project: int, tasks: Sequence[int], now: datetime) -> int:
     """Retire answers; returns how many."""
-    raise NotImplementedError
+    return sum(
+        conn.execute(
+            sa.update(gold)
+            .where(gold.c.project == project, gold.c.task.in_(some), gold.c.retired_at.is_(None))
+            .values(retired_at=now)
+        ).rowcount
+        for some in _chunks(tasks)
+    )
 
 
 # Findings
@@ -133,23 +358,51 @@ def retire_gold(conn: sa.Connection, project: int, tasks: Sequence[int], now: da
 
 def get_finding(conn: sa.Connection, finding: int) -> Row | None:
     """One finding."""
-    raise NotImplementedError
+    return _row(conn, sa.select(findings).where(findings.c.id == finding))
 
 
 def list_findings(
-    conn: sa.Connection, *, project: int | None = None, rule: str | None = None, annotator: int | None = None,
-    annotation: int | None = None, state: str | None = None, after: int = 0, limit: int | None = None,
+    conn: sa.Connection,
+    *,
+    project: int | None = None,
+    rule: str | None = None,
+    annotator: int | None = None,
+    annotation: int | None = None,
+    state: str | None = None,
+    after: int = 0,
+    limit: int | None = None,
     newest_first: bool = False,
 ) -> list[Row]:
     """Findings by id, each after ``after``."""
-    raise NotImplementedError
+    query = sa.select(findings).where(findings.c.id > after)
+    wanted = {
+        "project": project,
+        "rule": rule,
+        "annotator": annotator,
+        "annotation": annotation,
+        "state": state,
+    }
+    for column, value in wanted.items():
+        if value is not None:
+            query = query.where(findings.c[column] == value)
+    query = query.order_by(findings.c.id.desc() if newest_first else findings.c.id)
+    return _rows(conn, query.limit(limit) if limit is not None else query)
 
 
-def set_finding_state(
-    conn: sa.Connection, finding: int, state: str, *, by: str, note: str = "", now: datetime
-) -> None:
+def set_finding_state(conn: sa.Connection, finding: int, state: str, *, by: str, note: str = "", now: datetime) -> None:
     """Move a finding through its life; raises ValueError with a sentence for a step that cannot be."""
-    raise NotImplementedError
+    known = get_finding(conn, finding)
+    if known is None:
+        raise ValueError(f"There is no finding {finding}.")
+    if known["state"] == state and not note:
+        return
+    if state != known["state"] and state not in FINDING_STEPS[known["state"]]:
+        raise ValueError(f"Finding {finding} is {known['state']} and cannot become {state}.")
+    conn.execute(
+        sa.update(findings)
+        .where(findings.c.id == finding)
+        .values(state=state, state_at=now, state_by=by, note=note or known["note"])
+    )
 
 
 # Actions
@@ -157,21 +410,45 @@ def set_finding_state(
 
 def get_action(conn: sa.Connection, action: int) -> Row | None:
     """One action."""
-    raise NotImplementedError
+    return _row(conn, sa.select(actions).where(actions.c.id == action))
 
 
 def list_actions(
-    conn: sa.Connection, *, project: int | None = None, finding: int | None = None, kind: str | None = None,
-    annotator: int | None = None, annotation: int | None = None, task: int | None = None,
-    states: Sequence[str] | None = None, after: int = 0, limit: int | None = None, newest_first: bool = False,
+    conn: sa.Connection,
+    *,
+    project: int | None = None,
+    finding: int | None = None,
+    kind: str | None = None,
+    annotator: int | None = None,
+    annotation: int | None = None,
+    task: int | None = None,
+    states: Sequence[str] | None = None,
+    after: int = 0,
+    limit: int | None = None,
+    newest_first: bool = False,
 ) -> list[Row]:
     """Actions by id, each after ``after``."""
-    raise NotImplementedError
+    query = sa.select(actions).where(actions.c.id > after)
+    wanted = {
+        "project": project,
+        "finding": finding,
+        "kind": kind,
+        "annotator": annotator,
+        "annotation": annotation,
+        "task": task,
+    }
+    for column, value in wanted.items():
+        if value is not None:
+            query = query.where(actions.c[column] == value)
+    if states is not None:
+        query = query.where(actions.c.state.in_(states))
+    query = query.order_by(actions.c.id.desc() if newest_first else actions.c.id)
+    return _rows(conn, query.limit(limit) if limit is not None else query)
 
 
 def update_action(conn: sa.Connection, action: int, now: datetime, **values: Any) -> None:
     """Set columns of an action."""
-    raise NotImplementedError
+    conn.execute(sa.update(actions).where(actions.c.id == action).values(**values, updated_at=now))
 
 
 # Inbox, jobs, cursors, switches
@@ -179,46 +456,105 @@ def update_action(conn: sa.Connection, action: int, now: datetime, **values: Any
 
 def list_rejected(conn: sa.Connection, limit: int = 100) -> list[Row]:
     """Refused deliveries, newest first."""
-    raise NotImplementedError
+    return _rows(conn, sa.select(rejected).order_by(rejected.c.id.desc()).limit(limit))
+
+
+def failed_deliveries(conn: sa.Connection, limit: int = 100) -> list[Row]:
+    """Deliveries that labelguard could not process, newest first, without their bodies."""
+    columns = [column for column in inbox.c if column.name != "body"]
+    return _rows(conn, sa.select(*columns).where(inbox.c.state == "failed").order_by(inbox.c.id.desc()).limit(limit))
 
 
 def inbox_counts(conn: sa.Connection) -> dict[tuple[str, str], int]:
     """Deliveries by (action, state)."""
-    raise NotImplementedError
+    query = sa.select(inbox.c.action, inbox.c.state, sa.func.count()).group_by(inbox.c.action, inbox.c.state)
+    return {(action, state): count for action, state, count in conn.execute(query)}
 
 
 def start_job(conn: sa.Connection, job: str, project: int | None, now: datetime) -> int:
     """Record that a scheduled job began; returns its run id."""
-    raise NotImplementedError
+    values: Row = {"job": job, "project": project, "started_at": now, "state": "running", "summary": {}}
+    return inserted_id(conn.execute(insert(job_runs).values(values)))
 
 
 def finish_job(
-    conn: sa.Connection, run: int, now: datetime, *, summary: Mapping[str, Any] | None = None, error: str | None = None
+    conn: sa.Connection,
+    run: int,
+    now: datetime,
+    *,
+    summary: Mapping[str, Any] | None = None,
+    error: str | None = None,
 ) -> None:
     """Record how a run ended."""
-    raise NotImplementedError
+    conn.execute(
+        sa.update(job_runs)
+        .where(job_runs.c.id == run)
+        .values(finished_at=now, state="failed" if error else "done", summary=dict(summary or {}), error=error)
+    )
 
 
 def last_runs(conn: sa.Connection, job: str, project: int | None = None, limit: int = 1) -> list[Row]:
-    """The newest finished runs of a job, newest first."""
-    raise NotImplementedError
+    """The newest finished runs of a job, newest first; ``project`` None means runs without one."""
+    query = sa.select(job_runs).where(
+        job_runs.c.job == job,
+        job_runs.c.project.is_not_distinct_from(project),
+        job_runs.c.finished_at.is_not(None),
+    )
+    return _rows(conn, query.order_by(job_runs.c.id.desc()).limit(limit))
+
+
+def recent_jobs(conn: sa.Connection, limit: int = 50) -> list[Row]:
+    """The newest runs of all jobs, newest first."""
+    return _rows(conn, sa.select(job_runs).order_by(job_runs.c.id.desc()).limit(limit))
 
 
 def get_cursor(conn: sa.Connection, name: str) -> Any:
     """A cursor's JSON value, or None."""
-    raise NotImplementedError
+    return conn.scalar(sa.select(cursors.c.value).where(cursors.c.name == name))
 
 
 def set_cursor(conn: sa.Connection, name: str, value: Any, now: datetime) -> None:
     """Set a cursor."""
-    raise NotImplementedError
+    values = {"value": value, "updated_at": now}
+    conn.execute(
+        insert(cursors).values(name=name, **values).on_conflict_do_update(index_elements=["name"], set_=values)
+    )
+
+
+def get_rule_state(conn: sa.Connection, project: int, rule: str, subject: str) -> dict[str, Any]:
+    """A rule's memory about a subject; empty when it has none."""
+    found = conn.scalar(
+        sa.select(rule_states.c.state).where(
+            rule_states.c.project == project, rule_states.c.rule == rule, rule_states.c.subject == subject
+        )
+    )
+    return dict(found) if found else {}
+
+
+def set_rule_state(
+    conn: sa.Connection, project: int, rule: str, subject: str, state: Mapping[str, Any], now: datetime
+) -> None:
+    """Keep a rule's memory about a subject."""
+    values = {"state": dict(state), "updated_at": now}
+    conn.execute(
+        insert(rule_states)
+        .values(project=project, rule=rule, subject=subject, **values)
+        .on_conflict_do_update(index_elements=["project", "rule", "subject"], set_=values)
+    )
+
+
+_ACTIONS = "actions"
 
 
 def actions_enabled(conn: sa.Connection) -> bool:
     """Whether actions may run: the kill switch is off."""
-    raise NotImplementedError
+    found = conn.scalar(sa.select(switches.c.on).where(switches.c.name == _ACTIONS))
+    return found is None or bool(found)
 
 
 def set_actions_enabled(conn: sa.Connection, enabled: bool, *, by: str, now: datetime) -> None:
     """Throw or release the kill switch."""
-    raise NotImplementedError
+    values = {"on": enabled, "changed_at": now, "changed_by": by}
+    conn.execute(
+        insert(switches).values(name=_ACTIONS, **values).on_conflict_do_update(index_elements=["name"], set_=values)
+    )

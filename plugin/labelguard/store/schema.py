@@ -5,8 +5,6 @@ reuses the ids of deleted annotations and tasks on SQLite, an annotation's ident
 ``created_at``, and everything of ours refers to ``annotations.row``.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,7 +30,8 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         """Give SQLite's naive values their timezone back."""
         if value is None:
             return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        found: datetime = value
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 metadata = sa.MetaData(
@@ -79,7 +78,12 @@ inbox = sa.Table(
     sa.Column("processed_at", UtcDateTime),
     sa.Column("error", sa.Text),
     sa.UniqueConstraint("project", "digest"),
-    sa.Index("ix_inbox_pending", "id", sqlite_where=sa.text("state = 'pending'"), postgresql_where=sa.text("state = 'pending'")),
+    sa.Index(
+        "ix_inbox_pending",
+        "id",
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
 )
 
 rejected = sa.Table(

@@ -1,0 +1,107 @@
+"""Commands that run something: ``serve``, ``studio``, ``demo`` and ``replay``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labelguard.cli.context import tools
+from labelguard.cli.output import Json, print_json, print_rows, read_text, say
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(serve)
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(studio)
+    app.command()(demo)
+    app.command()(replay)
+
+
+def serve() -> None:
+    """Run the service: webhook receiver, page, API, status page and schedule."""
+    from labelguard.logs import configure
+    from labelguard.service import serve as run_service
+    from labelguard.settings import load_settings
+
+    settings = load_settings()
+    configure(settings.log_level)
+    run_service(settings)
+
+
+def studio(
+    context: typer.Context,
+    python: Annotated[Path, typer.Option(help="The Python of Label Studio's own virtual environment.")] = Path(
+        ".venv-studio/bin/python"
+    ),
+    port: Annotated[int, typer.Option(help="Label Studio's port.", min=1, max=65535)] = 8080,
+) -> None:
+    """Run Label Studio with labelguard's page script in it.
+
+    Further arguments are passed on to `label-studio start`.
+    """
+    from labelguard.studio.launch import StudioNotStarted
+    from labelguard.studio.run import run
+
+    with tools() as tool:
+        try:
+            status = run(tool.settings, python, port, context.args)
+        except StudioNotStarted as error:
+            say(str(error))
+            status = 1
+    raise typer.Exit(status)
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End when the scripted annotators are done.")] = False,
+) -> None:
+    """Show labelguard at work on a Label Studio of its own, with scripted annotators."""
+    from labelguard.demo import run
+
+    raise typer.Exit(run(once))
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(help="Webhook bodies, one JSON object a line.")],
+    policy: Annotated[Path, typer.Option(help="The policy's YAML file.")],
+    gold: Annotated[Path | None, typer.Option(help="Answers for the gold vault.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a policy would have found and done on recorded deliveries.
+
+    Each line is a body as Label Studio sends it, or {"headers": {...}, "body": {...}}. They are taken in the
+    file's order as if each arrived when it happened. Annotations marked as ground truth count as gold.
+    """
+    from labelguard.policy import load_policy
+    from labelguard.replay import replay as replay_file
+
+    for named in (file, policy, *([gold] if gold else [])):
+        if not named.is_file():
+            raise typer.BadParameter(f"There is no file {named}.")
+    text = read_text(policy)
+    read = load_policy(text, str(policy))
+    result = replay_file(file, read, text, gold=gold)
+    if result.elsewhere:
+        say(
+            f"{result.elsewhere} of {result.deliveries} deliveries are about other projects than the policy's "
+            f"({read.project}); no rule looked at them."
+        )
+    if as_json:
+        print_json(
+            {
+                "deliveries": result.deliveries,
+                "rejected": result.rejected,
+                "findings": result.findings,
+                "actions": result.actions,
+            }
+        )
+        return
+    typer.echo(
+        f"{result.deliveries} deliveries, {len(result.rejected)} refused, "
+        f"{len(result.findings)} findings, {len(result.actions)} actions."
+    )
+    for refused in result.rejected:
+        say(f"Line {refused['line']}: {refused['reason']}")
+    columns = {"rule": "RULE", "annotator": "ANNOTATOR", "task": "TASK", "message": "MESSAGE"}
+    print_rows(result.findings, columns, "The policy's rules found nothing.")

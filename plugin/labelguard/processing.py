@@ -1,0 +1,524 @@
+"""Processing one delivery: versions and judgments, then the project's rules, then findings and actions.
+
+For each annotation, everything is read from one snapshot and written in one transaction. Whether a version
+is known decides whether rules run, so a delivery that is processed again after a crash finds nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.dialects.sqlite import insert
+
+from labelguard import planning
+from labelguard.context import Memory, StoreContext, project_from_row
+from labelguard.events import Annotation, Event, Project, Task
+from labelguard.judgments import Judgment, judgments_of
+from labelguard.labelconfig import LabelConfig
+from labelguard.policy import ActiveRule, Policy, build_rules, load_policy
+from labelguard.rules import Finding, Guardrail, Submission
+from labelguard.store import Store, records
+from labelguard.store.core import inserted_id
+from labelguard.store.schema import (
+    actions,
+    annotation_versions,
+    annotations as annotations_table,
+    findings,
+    inbox,
+    judgments,
+)
+
+log = structlog.get_logger(__name__)
+
+Row = dict[str, Any]
+
+_SAME_SAVE = timedelta(seconds=5)
+"""Label Studio stamps created_at and updated_at of one save milliseconds apart; what is further apart was edited."""
+
+parse_config = lru_cache(maxsize=256)(LabelConfig.parse)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPolicy:
+    """A stored policy version, built."""
+
+    version: int
+    policy: Policy
+    rules: tuple[ActiveRule, ...]
+
+
+@dataclass(slots=True)
+class Made:
+    """A finding on its way into the store."""
+
+    active: ActiveRule
+    finding: Finding
+    crash: bool = False
+
+
+@dataclass(slots=True)
+class Judged:
+    """One annotation of a delivery, compared with the store and looked at by the rules."""
+
+    annotation: Annotation
+    existing: Row | None
+    at: datetime
+    fresh: bool
+    """Whether this version is new to the store."""
+    first: bool = False
+    author: int | None = None
+    judgments: tuple[Judgment, ...] = ()
+    made: list[Made] = field(default_factory=list)
+    quiet: set[str] = field(default_factory=set)
+    """Names of stateless rules that looked and had nothing to say."""
+    memory: Memory | None = None
+
+
+class Processor:
+    """Processes deliveries, one at a time."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime], own_user: int | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self.own_user = own_user
+        self._policies: dict[int, LoadedPolicy] = {}
+        self._crashes: dict[tuple[str, str], datetime] = {}
+
+    # Policies
+
+    def policy(self, conn: sa.Connection, project: int) -> LoadedPolicy | None:
+        """The project's newest policy, built; None without one."""
+        version = records.newest_policy_version(conn, project)
+        if version is None:
+            return None
+        known = self._policies.get(project)
+        if known is None or known.version != version:
+            row = records.get_policy(conn, project, version)
+            policy = load_policy(row["text"] if row else "", f"policy of project {project}, version {version}")
+            known = self._policies[project] = LoadedPolicy(version, policy, build_rules(policy))
+        return known
+
+    # Deliveries
+
+    def process(self, delivery: Row, event: Event) -> None:
+        """Process one inbox row and mark it done, all or (for each annotation) nothing."""
+        now = self._clock()
+        project = delivery["project"]
+        if not event.known:
+            self._store.write(lambda conn: _finish(conn, delivery["id"], "ignored", now))
+            return
+        self._store.write(lambda conn: self._surroundings(conn, project, event, now))
+        judge = event.action != "TASKS_CREATED" or delivery["origin"] != "webhook"
+        for annotation in event.annotations:
+            self._one(delivery, event, annotation, judge=judge)
+        self._store.write(lambda conn: _finish(conn, delivery["id"], "done", now))
+
+    def _surroundings(self, conn: sa.Connection, project: int, event: Event, now: datetime) -> None:
+        if event.project is not None and event.project.id == project and event.project.label_config:
+            records.save_project(conn, event.project, now)
+        for task in event.tasks:
+            records.save_task(conn, task)
+        if event.action == "ANNOTATIONS_DELETED":
+            records.mark_deleted(conn, project, event.deleted, now)
+        elif event.action == "TASKS_DELETED":
+            records.mark_tasks_deleted(conn, project, event.deleted, now)
+
+    def _one(self, delivery: Row, event: Event, annotation: Annotation, *, judge: bool) -> None:
+        with self._store.read() as conn:
+            judged = self._compare(conn, delivery, event, annotation)
+            if judged.fresh and judge and self._is_judged(judged):
+                self._judge(conn, delivery, event, judged)
+            loaded = self.policy(conn, delivery["project"])
+            project = records.get_project(conn, delivery["project"])
+        connected_at = project["connected_at"] if project else None
+        self._store.write(lambda conn: self._keep(conn, delivery, judged, loaded, connected_at))
+
+    def _compare(self, conn: sa.Connection, delivery: Row, event: Event, annotation: Annotation) -> Judged:
+        at = annotation.updated_at or annotation.created_at or delivery["received_at"]
+        existing = _existing(conn, annotation)
+        judged = Judged(annotation, existing, at, fresh=True)
+        judged.author = author_of(annotation)
+        if existing is not None:
+            judged.fresh = at >= existing["updated_at"] and not _has_version(conn, existing["row"], at, annotation)
+            # A deletion is final unless Label Studio itself lists the annotation again.
+            if existing["deleted_at"] is not None and delivery["origin"] == "webhook":
+                judged.fresh = False
+        judged.first = judged.fresh and self._is_first(conn, delivery, event, judged)
+        judged.judgments = judgments_of(annotation.result) if judged.fresh else ()
+        return judged
+
+    def _is_first(self, conn: sa.Connection, delivery: Row, event: Event, judged: Judged) -> bool:
+        annotation = judged.annotation
+        if annotation.was_cancelled or annotation.ground_truth or judged.author is None:
+            return False
+        if judged.existing is not None:
+            # A skip that becomes a submission later is a first submission then.
+            return not _ever_submitted(conn, judged.existing["row"])
+        if delivery["origin"] == "webhook":
+            return event.action != "ANNOTATION_UPDATED"
+        # Found by looking: what it was before an edit that no webhook brought cannot be known.
+        return annotation.created_at is None or judged.at - annotation.created_at <= _SAME_SAVE
+
+    def _is_judged(self, judged: Judged) -> bool:
+        annotation = judged.annotation
+        foreign = annotation.updated_by not in (None, annotation.completed_by) and annotation.completed_by is not None
+        return not (
+            annotation.was_cancelled
+            or annotation.ground_truth
+            or foreign
+            or (self.own_user is not None and self.own_user in (annotation.completed_by, annotation.updated_by))
+        )
+
+    # Rules
+
+    def _judge(self, conn: sa.Connection, delivery: Row, event: Event, judged: Judged) -> None:
+        loaded = self.policy(conn, delivery["project"])
+        if loaded is None:
+            return
+        submission = self._submission(conn, delivery["project"], event, judged)
+        judged.memory = Memory(conn, delivery["project"])
+        for active in loaded.rules:
+            if isinstance(active.rule, Guardrail):
+                found = self._run(conn, active, active.rule, submission, judged)
+                judged.made.extend(found)
+                if active.rule.stateless and not found:
+                    judged.quiet.add(active.name)
+        judged.quiet -= {made.active.name for made in judged.made}
+
+    def _submission(self, conn: sa.Connection, project_id: int, event: Event, judged: Judged) -> Submission:
+        annotation = judged.annotation
+        task = event.task_of(annotation)
+        if task is None and (row := records.get_task(conn, annotation.task)) is not None:
+            task = _task_from_row(row)
+        row = records.get_project(conn, project_id)
+        project = project_from_row(row) if row else event.project or Project(project_id)
+        return Submission(
+            annotation=annotation,
+            task=task or Task(annotation.task, project_id),
+            project=project,
+            config=parse_config(project.label_config),
+            judgments=judged.judgments,
+            author=judged.author,
+            first=judged.first,
+            at=judged.at,
+        )
+
+    def _run(
+        self, conn: sa.Connection, active: ActiveRule, rule: Guardrail, submission: Submission, judged: Judged
+    ) -> list[Made]:
+        memory = judged.memory
+        if memory is None:
+            raise RuntimeError("a rule runs with a memory")
+        context = StoreContext(
+            conn,
+            project=submission.project.id,
+            rule=active.key,
+            memory=memory,
+            annotation=submission.annotation.id,
+            own_user=self.own_user,
+        )
+        try:
+            return [Made(active, finding) for finding in rule.check(submission, context)]
+        except Exception as error:
+            memory.forget(active.key)
+            log.exception("rule_failed", rule=active.name, annotation=submission.annotation.id)
+            return self._crash(active, error, submission)
+
+    def _crash(self, active: ActiveRule, error: Exception, submission: Submission) -> list[Made]:
+        """A finding about the rule itself, at most one an hour for the same error."""
+        what = f"{type(error).__name__}: {error}"[:300]
+        now = self._clock()
+        before = self._crashes.get((active.key, what))
+        if before is not None and now - before < timedelta(hours=1):
+            return []
+        self._crashes[(active.key, what)] = now
+        finding = Finding(
+            message=f"The rule {active.name} failed on annotation {submission.annotation.id} ({what}). "
+            "The other rules ran; nothing was concluded about the annotation.",
+            evidence={"error": what},
+            severity="error",
+            observe_only=True,
+        )
+        return [Made(active, finding, crash=True)]
+
+    # Writing
+
+    def _keep(
+        self,
+        conn: sa.Connection,
+        delivery: Row,
+        judged: Judged,
+        loaded: LoadedPolicy | None,
+        connected_at: datetime | None,
+    ) -> None:
+        now = self._clock()
+        annotation = judged.annotation
+        if not judged.fresh:
+            _refresh(conn, delivery, judged)
+            return
+        row, number = _save_annotation(conn, delivery["project"], judged)
+        version = _save_version(conn, row, number, delivery["origin"], judged, now)
+        _save_judgments(conn, delivery["project"], row, version, judged)
+        for person in {annotation.completed_by, annotation.updated_by} - {None}:
+            records.note_annotator(conn, int(person))  # type: ignore[arg-type] # None was taken out
+        if judged.memory is not None:
+            for rule, subject, state in judged.memory.changes():
+                records.set_rule_state(conn, delivery["project"], rule, subject, state, now)
+        if number > 1 and judged.author is not None:
+            _corrected(conn, judged, now)
+        if loaded is not None:
+            connected = None if delivery["origin"] == "backfill" else connected_at
+            task = records.get_task(conn, annotation.task)
+            for made in judged.made:
+                about = _subject(conn, delivery["project"], judged, made, task)
+                keep_finding(conn, made, loaded, about, version_id=version, connected_at=connected, now=now)
+
+
+def keep_finding(
+    conn: sa.Connection,
+    made: Made,
+    loaded: LoadedPolicy,
+    subject: planning.Subject,
+    *,
+    version_id: int | None,
+    connected_at: datetime | None,
+    now: datetime,
+) -> int:
+    """Write a finding with the actions that its policy asks for; returns its id."""
+    finding, spec = made.finding, made.active.spec
+    refusal = planning.may_act(finding, spec, loaded.policy.limits, subject, connected_at=connected_at, now=now)
+    finding_id = inserted_id(
+        conn.execute(
+            insert(findings).values(
+                project=subject.project,
+                rule=made.active.name,
+                policy_version=loaded.version,
+                version_id=version_id,
+                task=subject.task,
+                annotation=subject.annotation,
+                annotator=None if made.crash else subject.annotator,
+                control=finding.control or spec.control,
+                labels=list(finding.labels),
+                severity=finding.severity if made.crash else spec.severity or finding.severity,
+                mode="observe" if finding.observe_only else spec.mode,
+                message=finding.message,
+                evidence={**finding.evidence},
+                feedback={**finding.feedback},
+                at=subject.at or now,
+                created_at=now,
+                state="open",
+                note="",
+            )
+        )
+    )
+    not_done: tuple[str, ...] = (f"no action: {refusal}",) if refusal else ()
+    if refusal is None:
+        plan = planning.plan(conn, finding_id, spec, loaded.policy.limits, subject, now=now)
+        planning.insert_actions(conn, plan.rows)
+        not_done = plan.not_done
+    if not_done:
+        evidence = {**finding.evidence, "not_done": list(not_done)}
+        conn.execute(sa.update(findings).where(findings.c.id == finding_id).values(evidence=evidence))
+    return finding_id
+
+
+def author_of(annotation: Annotation) -> int | None:
+    """Whom a version is held against: the annotator it is by, provided that they saved it themselves.
+
+    ``completed_by`` is whatever a client claims; the server itself sets only ``updated_by``.
+    """
+    if annotation.updated_by is None or annotation.completed_by is None:
+        return annotation.completed_by or annotation.updated_by
+    return annotation.completed_by if annotation.updated_by == annotation.completed_by else None
+
+
+def _existing(conn: sa.Connection, annotation: Annotation) -> Row | None:
+    query = sa.select(annotations_table).where(annotations_table.c.id == annotation.id)
+    if annotation.created_at is not None:
+        query = query.where(annotations_table.c.created_at == annotation.created_at)
+    found = conn.execute(query.order_by(annotations_table.c.row.desc()).limit(1)).mappings().first()
+    return dict(found) if found is not None else None
+
+
+def _has_version(conn: sa.Connection, row: int, at: datetime, annotation: Annotation) -> bool:
+    query = sa.select(annotation_versions.c.id).where(
+        annotation_versions.c.annotation_row == row,
+        annotation_versions.c.updated_at == at,
+        annotation_versions.c.content_hash == annotation.content_hash,
+    )
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def _ever_submitted(conn: sa.Connection, row: int) -> bool:
+    query = sa.select(annotation_versions.c.id).where(
+        annotation_versions.c.annotation_row == row, sa.not_(annotation_versions.c.was_cancelled)
+    )
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def _refresh(conn: sa.Connection, delivery: Row, judged: Judged) -> None:
+    """Take what Label Studio changes without a new version: ground truth moves, deletions taken back."""
+    existing, annotation = judged.existing, judged.annotation
+    if existing is None or judged.at != existing["updated_at"]:
+        return
+    values: Row = {"ground_truth": annotation.ground_truth, "completed_by": annotation.completed_by}
+    if delivery["origin"] != "webhook":
+        values["deleted_at"] = None
+    if any(existing[key] != value for key, value in values.items()):
+        conn.execute(sa.update(annotations_table).where(annotations_table.c.row == existing["row"]).values(values))
+
+
+def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple[int, int]:
+    """Insert or update the annotation; returns its row and its new version's number."""
+    annotation = judged.annotation
+    values: Row = {
+        "project": project,
+        "task": annotation.task,
+        "completed_by": annotation.completed_by,
+        "updated_by": annotation.updated_by,
+        "updated_at": judged.at,
+        "content_hash": annotation.content_hash,
+        "result": list(annotation.result),
+        "was_cancelled": annotation.was_cancelled,
+        "ground_truth": annotation.ground_truth,
+        "lead_time": annotation.lead_time,
+        "parent_prediction": annotation.parent_prediction,
+        "deleted_at": None,
+    }
+    if judged.existing is None:
+        created = annotation.created_at or judged.at
+        done = conn.execute(
+            insert(annotations_table).values(id=annotation.id, created_at=created, versions=1, **values)
+        )
+        return inserted_id(done), 1
+    row, number = int(judged.existing["row"]), int(judged.existing["versions"]) + 1
+    conn.execute(sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values))
+    return row, number
+
+
+def _save_version(conn: sa.Connection, row: int, number: int, origin: str, judged: Judged, now: datetime) -> int:
+    annotation = judged.annotation
+    done = conn.execute(
+        insert(annotation_versions).values(
+            annotation_row=row,
+            number=number,
+            updated_at=judged.at,
+            content_hash=annotation.content_hash,
+            editor=annotation.updated_by or annotation.completed_by,
+            first=judged.first,
+            origin=origin,
+            result=list(annotation.result),
+            was_cancelled=annotation.was_cancelled,
+            ground_truth=annotation.ground_truth,
+            lead_time=annotation.lead_time,
+            recorded_at=now,
+        )
+    )
+    return inserted_id(done)
+
+
+def _save_judgments(conn: sa.Connection, project: int, row: int, version: int, judged: Judged) -> None:
+    annotation = judged.annotation
+    rows = [
+        {
+            "version_id": version,
+            "annotation_row": row,
+            "project": project,
+            "task": annotation.task,
+            "annotation": annotation.id,
+            "annotator": annotation.completed_by or judged.author,
+            "control": judgment.control,
+            "kind": judgment.kind,
+            "region": judgment.region,
+            "value": judgment.value_json(),
+            "labels": list(judgment.labels),
+            "first": judged.first,
+            "at": judged.at,
+        }
+        for judgment in judged.judgments
+    ]
+    if rows:
+        conn.execute(insert(judgments), rows)
+
+
+def _corrected(conn: sa.Connection, judged: Judged, now: datetime) -> None:
+    """The annotator saved again: what was asked of them is done, what is right now is no longer open."""
+    annotation, by = judged.annotation, f"annotator {judged.author}"
+    mine = sa.and_(
+        actions.c.annotation == annotation.id,
+        actions.c.annotator == judged.author,
+        actions.c.state.in_(("approved", "delivering")),
+    )
+    conn.execute(
+        sa.update(actions).where(mine, actions.c.kind == "rework").values(state="done", decided_by=by, updated_at=now)
+    )
+    query = sa.select(findings.c.id).where(
+        findings.c.annotation == annotation.id, findings.c.state == "open", findings.c.rule.in_(judged.quiet)
+    )
+    for finding in list(conn.scalars(query)):
+        records.set_finding_state(
+            conn, finding, "acknowledged", by=by, note="The annotator changed the annotation.", now=now
+        )
+        conn.execute(
+            sa.update(actions)
+            .where(actions.c.finding == finding, mine, actions.c.kind == "prompt")
+            .values(state="done", decided_by=by, updated_at=now)
+        )
+        conn.execute(
+            sa.update(actions)
+            .where(actions.c.finding == finding, actions.c.state == "proposed")
+            .values(state="rejected", decided_by=by, error="The annotator corrected it first.", updated_at=now)
+        )
+
+
+def _subject(conn: sa.Connection, project: int, judged: Judged, made: Made, task: Row | None) -> planning.Subject:
+    """What a guardrail's finding is about: the submission, unless the rule names somebody else's work."""
+    finding, annotation = made.finding, judged.annotation
+    other = finding.annotation is not None and finding.annotation != annotation.id
+    about_person = finding.annotator is not None and finding.annotator != judged.author
+    version: Row = {"content_hash": annotation.content_hash, "updated_at": judged.at.isoformat()}
+    about: int | None = annotation.id
+    if other or about_person:
+        about = finding.annotation
+        known = records.get_annotation(conn, about) if about is not None else None
+        version = (
+            {"content_hash": known["content_hash"], "updated_at": known["updated_at"].isoformat()} if known else {}
+        )
+    return planning.Subject(
+        project=project,
+        annotator=finding.annotator if finding.annotator is not None else judged.author,
+        task=finding.task if finding.task is not None else annotation.task,
+        annotation=about,
+        version=version,
+        overlap=task["overlap"] if task else 1,
+        at=judged.at,
+    )
+
+
+def _task_from_row(row: Row) -> Task:
+    columns: Iterable[str] = (
+        "id",
+        "project",
+        "data",
+        "meta",
+        "overlap",
+        "is_labeled",
+        "created_at",
+        "updated_at",
+    )
+    return Task(**{column: row[column] for column in columns})
+
+
+def _finish(conn: sa.Connection, delivery: int, state: str, now: datetime, error: str | None = None) -> None:
+    conn.execute(sa.update(inbox).where(inbox.c.id == delivery).values(state=state, processed_at=now, error=error))
+
+
+def fail_delivery(conn: sa.Connection, delivery: int, now: datetime, error: str) -> None:
+    """Set a delivery aside that cannot be processed; its body stays for a person to look at."""
+    _finish(conn, delivery, "failed", now, error)

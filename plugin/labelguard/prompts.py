@@ -1,0 +1,380 @@
+"""What an annotator is told in the page: which prompts they get now, and what became of those they got.
+
+A prompt is a finding with standing actions of the kinds ``prompt`` and ``rework``. Their life here::
+
+    approved -> delivering (shown in the page, not confirmed) -> done
+
+A ``prompt`` is done when the annotator acknowledges or disputes it. A ``rework`` is done when they dispute
+it, or when the engine sees their new version of the annotation; acknowledging it (they open the annotation
+again) is not yet doing it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from labelguard.connectors import Studio
+from labelguard.engine import Clock, Engine
+from labelguard.events import Annotation, Event
+from labelguard.feedback import render
+from labelguard.policy import BadPolicy, Policy, build_rules, load_policy
+from labelguard.store import Store, records
+
+KINDS = ("prompt", "rework")
+STANDING = ("approved", "delivering")
+DISPUTE_CHARS = 2000
+
+# More than a person reads at once; the others come with the next save.
+_MOST = 5
+# Labelguard asks Label Studio for an annotation at most this often on an annotator's behalf.
+_FETCH_EVERY = timedelta(seconds=2)
+_HOUR = timedelta(hours=1)
+
+
+class NoSuchPromptError(LookupError):
+    """There is no such prompt for this annotator."""
+
+
+class NotPossibleError(ValueError):
+    """The prompt cannot take this step any more; the message is a sentence for the annotator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One note for an annotator."""
+
+    finding: int
+    kind: str
+    """``rework`` where the annotation should be opened again, else ``prompt``."""
+    text: str
+    severity: str
+    task: int | None
+    """None where the annotator must not learn which task it is about."""
+    annotation: int | None
+
+
+class Prompts:
+    """Prompts out of the store, for one annotator at a time."""
+
+    def __init__(self, store: Store, engine: Engine, studio: Studio | None, clock: Clock) -> None:
+        """``studio`` is asked for saves that labelguard was not told of; without it, they are waited for."""
+        self._store = store
+        self._engine = engine
+        self._studio = studio
+        self._clock = clock
+        self._policies: dict[tuple[int, int], _PolicyFacts] = {}
+        self._fetched: dict[int, datetime] = {}
+        self._fetching = threading.Lock()
+
+    def language(self, project: int, annotator: int) -> str:
+        """The language for an annotator: their own, else the project's policy's."""
+        with self._store.read() as conn:
+            person = records.get_annotator(conn, annotator)
+            facts = self._facts(conn, project, None)
+        return str((person or {}).get("language") or facts.language)
+
+    def blocking(self, project: int) -> bool:
+        """Whether the project's policy has a rule that can stop a save."""
+        with self._store.read() as conn:
+            return self._facts(conn, project, None).blocking
+
+    def arrived(self, annotation: int, saved: datetime | None) -> bool:
+        """Whether labelguard has judged this save: the version saved at that moment, or any without it."""
+        with self._store.read() as conn:
+            row = records.get_annotation(conn, annotation)
+        return row is not None and (saved is None or row["updated_at"] >= saved)
+
+    def await_save(self, annotation: int, saved: datetime | None, patience: float) -> bool:
+        """Wait at most ``patience`` seconds for :meth:`arrived`, and return it."""
+        deadline = time.monotonic() + patience
+        while not self.arrived(annotation, saved):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def fetch(self, project: int, annotation: int, annotator: int) -> bool:
+        """Ask Label Studio for a save that was not announced, and judge it; returns whether that was done.
+
+        Only for an annotation that this annotator saved themself, in a connected project.
+
+        Raises:
+            ConnectorError: Label Studio said no or did not answer.
+        """
+        if self._studio is None or not self._may_fetch(annotator):
+            return False
+        with self._store.read() as conn:
+            row = records.get_project(conn, project)
+            known = records.get_annotation(conn, annotation)
+        if row is None or row["connected_at"] is None:
+            return False
+        found = self._studio.annotation(annotation)
+        if found.project != project or annotator not in (found.completed_by, found.updated_by):
+            return False
+        event = _as_delivery(self._studio, found, "ANNOTATION_UPDATED" if known else "ANNOTATION_CREATED")
+        if event is None:
+            return False
+        return self._engine.receive(project, event, "reconcile", wait=0.5).processed
+
+    def _may_fetch(self, annotator: int) -> bool:
+        now = self._clock()
+        with self._fetching:
+            self._fetched = {who: at for who, at in self._fetched.items() if now - at < _FETCH_EVERY}
+            if annotator in self._fetched:
+                return False
+            self._fetched[annotator] = now
+            return True
+
+    def waiting(self, project: int, annotator: int, annotation: int | None = None) -> list[Prompt]:
+        """What an annotator is shown now: after saving ``annotation`` or, without it, on opening the page.
+
+        The annotation's own prompts come first, then others that wait, oldest first. What was shown but not
+        answered comes again; new ones only as far as the policy's ``prompts_per_hour`` allows.
+        """
+        with self._store.read() as conn:
+            if not records.actions_enabled(conn):
+                return []
+            asked = _own(records.get_annotation(conn, annotation) if annotation else None, annotator, project)
+            facts = self._facts(conn, project, None)
+            person = records.get_annotator(conn, annotator)
+            language = str((person or {}).get("language") or facts.language)
+            budget = facts.prompts_per_hour - self._shown_lately(conn, project, annotator)
+            prompts: list[Prompt] = []
+            for finding_id, actions in _grouped(conn, project, annotator, asked):
+                finding = records.get_finding(conn, finding_id)
+                if finding is None or not self._visible(conn, finding, asked):
+                    continue
+                if all(action["state"] == "approved" for action in actions):
+                    if budget <= 0:
+                        continue
+                    budget -= 1
+                prompts.append(self._prompt(conn, finding, actions, language))
+                if len(prompts) == _MOST:
+                    break
+            return prompts
+
+    def _shown_lately(self, conn: sa.Connection, project: int, annotator: int) -> int:
+        since = self._clock() - _HOUR
+        actions = records.list_actions(
+            conn,
+            project=project,
+            annotator=annotator,
+            states=("delivering", "done"),
+            newest_first=True,
+            limit=500,
+        )
+        return len(
+            {
+                action["finding"]
+                for action in actions
+                if action["kind"] in KINDS
+                and (shown := (action["target"] or {}).get("shown_at"))
+                and datetime.fromisoformat(shown) > since
+            }
+        )
+
+    def _visible(self, conn: sa.Connection, finding: Mapping[str, Any], asked: Mapping[str, Any] | None) -> bool:
+        if finding["state"] not in ("open", "acknowledged"):
+            return False
+        if finding["annotation"] is not None:
+            about = records.get_annotation(conn, finding["annotation"])
+            if about is not None and about["deleted_at"] is not None:
+                return False
+        if not self._private(conn, finding):
+            return True
+        # It would point at a gold task: so it waits for a later save, and asking about an earlier one (or
+        # saving this one again) does not bring it out.
+        return asked is not None and asked["id"] != finding["annotation"] and asked["updated_at"] > finding["at"]
+
+    def _private(self, conn: sa.Connection, finding: Mapping[str, Any]) -> bool:
+        facts = self._facts(conn, finding["project"], finding["policy_version"])
+        # A rule that is not known (any more) may have been one that keeps secrets.
+        return facts.private.get(finding["rule"], True)
+
+    def _prompt(
+        self,
+        conn: sa.Connection,
+        finding: Mapping[str, Any],
+        actions: Sequence[Mapping[str, Any]],
+        language: str,
+    ) -> Prompt:
+        rework = any(action["kind"] == "rework" for action in actions)
+        # A policy that asks for rework allowed to tell which task it is; a prompt of a private rule does not.
+        secret = not rework and self._private(conn, finding)
+        return Prompt(
+            finding=finding["id"],
+            kind="rework" if rework else "prompt",
+            text=render(finding["rule"], language, finding["feedback"]),
+            severity=finding["severity"],
+            task=None if secret else finding["task"],
+            annotation=None if secret else finding["annotation"],
+        )
+
+    def seen(self, finding: int, annotator: int) -> None:
+        """It was shown. Raises :class:`NoSuchPromptError`."""
+
+        def job(conn: sa.Connection) -> None:
+            for action in self._standing(conn, finding, annotator):
+                self._mark_shown(conn, action)
+
+        self._store.write(job)
+
+    def acknowledge(self, finding: int, annotator: int) -> None:
+        """The annotator read it; a rework still waits for the work. Raises :class:`NoSuchPromptError`."""
+
+        def job(conn: sa.Connection) -> None:
+            for action in self._standing(conn, finding, annotator):
+                self._mark_shown(conn, action)
+                if action["kind"] == "prompt":
+                    records.update_action(conn, action["id"], self._clock(), state="done")
+            if self._finding(conn, finding, annotator)["state"] == "open":
+                self._set_state(conn, finding, "acknowledged", annotator, "")
+
+        self._store.write(job)
+
+    def dispute(self, finding: int, annotator: int, words: str) -> None:
+        """The annotator says that it is wrong, in their words.
+
+        Raises:
+            NoSuchPromptError: it is not theirs.
+            NotPossibleError: somebody has decided about it already, or the words are missing or too long.
+        """
+        words = words.strip()
+        if not words:
+            raise NotPossibleError("Please say what is wrong with the note.")
+        if len(words) > DISPUTE_CHARS:
+            raise NotPossibleError(f"Please use {DISPUTE_CHARS:,} characters at most; these are {len(words):,}.")
+
+        def job(conn: sa.Connection) -> None:
+            if self._finding(conn, finding, annotator)["state"] == "disputed":
+                return
+            try:
+                self._set_state(conn, finding, "disputed", annotator, words)
+            except ValueError as error:
+                raise NotPossibleError("Somebody has decided about this note already.") from error
+            for action in self._standing(conn, finding, annotator):
+                self._mark_shown(conn, action)
+                records.update_action(conn, action["id"], self._clock(), state="done")
+
+        self._store.write(job)
+
+    def _finding(self, conn: sa.Connection, finding: int, annotator: int) -> Mapping[str, Any]:
+        row = records.get_finding(conn, finding)
+        if row is None or row["annotator"] != annotator:
+            raise NoSuchPromptError("There is no such note for you.")
+        return row
+
+    def _standing(self, conn: sa.Connection, finding: int, annotator: int) -> Iterator[dict[str, Any]]:
+        self._finding(conn, finding, annotator)
+        for action in records.list_actions(conn, finding=finding, annotator=annotator, states=STANDING):
+            if action["kind"] in KINDS:
+                yield action
+
+    def _mark_shown(self, conn: sa.Connection, action: dict[str, Any]) -> None:
+        if action["state"] == "approved":
+            now = self._clock()
+            # Kept beside the target: `updated_at` moves on with the answer, and the hour counts from here.
+            target = {**(action["target"] or {}), "shown_at": now.isoformat()}
+            records.update_action(conn, action["id"], now, state="delivering", target=target)
+
+    def _set_state(self, conn: sa.Connection, finding: int, state: str, annotator: int, note: str) -> None:
+        records.set_finding_state(conn, finding, state, by=f"annotator {annotator}", note=note, now=self._clock())
+
+    def _facts(self, conn: sa.Connection, project: int, version: int | None) -> _PolicyFacts:
+        row = records.get_policy(conn, project, version)
+        if row is None:
+            return _PolicyFacts()
+        key = (project, int(row["version"]))
+        if key not in self._policies:
+            if len(self._policies) >= 100:
+                self._policies.clear()
+            try:
+                self._policies[key] = _PolicyFacts.of(load_policy(row["text"]))
+            except BadPolicy:
+                # One of its rules is not installed any more: nothing is known of it, so nothing is shown.
+                return _PolicyFacts()
+        return self._policies[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _PolicyFacts:
+    """What of a policy matters here; policies are immutable, so this is kept."""
+
+    language: str = "en"
+    blocking: bool = False
+    prompts_per_hour: int = 0
+    private: Mapping[str, bool] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, policy: Policy) -> _PolicyFacts:
+        rules = build_rules(policy)
+        return cls(
+            language=policy.language,
+            blocking=any(active.spec.block and active.spec.mode == "enforce" for active in rules),
+            prompts_per_hour=policy.limits.prompts_per_hour,
+            private={active.name: active.rule.private for active in rules},
+        )
+
+
+def _own(row: dict[str, Any] | None, annotator: int, project: int) -> dict[str, Any] | None:
+    """An annotation, where the annotator saved it themself."""
+    if row is None or row["project"] != project or row["deleted_at"] is not None:
+        return None
+    return row if row["updated_by"] == annotator else None
+
+
+def _grouped(
+    conn: sa.Connection, project: int, annotator: int, asked: Mapping[str, Any] | None
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Standing actions by finding: those about the asked annotation first, then the oldest."""
+    found: dict[int, dict[int, dict[str, Any]]] = {}
+    batches = [records.list_actions(conn, project=project, annotator=annotator, states=STANDING, limit=200)]
+    if asked is not None:
+        own = records.list_actions(
+            conn, project=project, annotator=annotator, annotation=asked["id"], states=STANDING, limit=50
+        )
+        batches.insert(0, own)
+    for batch in batches:
+        for action in batch:
+            if action["kind"] in KINDS:
+                found.setdefault(action["finding"], {})[action["id"]] = action
+    for finding, actions in found.items():
+        yield finding, list(actions.values())
+
+
+def _as_delivery(studio: Studio, found: Annotation, action: str) -> Event | None:
+    """The delivery that Label Studio would have sent for an annotation; None where it is gone again."""
+    record = studio.task(found.task)
+    raw = next((item for item in record.raw.get("annotations", ()) if item.get("id") == found.id), None)
+    if raw is None:
+        return None
+    project = studio.project(found.project)
+    body = {
+        "action": action,
+        "annotation": {
+            **raw,
+            # A task read alone has whole users here, a delivery only their ids.
+            "completed_by": found.completed_by,
+            "updated_by": found.updated_by,
+            "task": found.task,
+            "project": found.project,
+        },
+        "task": {key: value for key, value in record.raw.items() if key not in ("annotations", "predictions")},
+        "project": {
+            "id": project.id,
+            "title": project.title,
+            "label_config": project.label_config,
+            "expert_instruction": project.guideline,
+            "maximum_annotations": project.maximum_annotations,
+            "skip_queue": project.skip_queue,
+            "updated_at": project.updated_at.isoformat() if project.updated_at else None,
+        },
+    }
+    return Event.from_delivery({}, body)

@@ -1,0 +1,1 @@
+"""The HTTP service: one Flask application, one module for each blueprint, nothing global."""

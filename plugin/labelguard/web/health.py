@@ -1,0 +1,106 @@
+"""Whether the service lives, whether it can work, and its numbers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from flask import Blueprint, Response, jsonify
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from labelguard.engine import Clock, Engine
+from labelguard.store import Store, records
+from labelguard.store.core import StoreError
+from labelguard.web.metrics import Metrics, pending
+
+# Rules run within a second; a delivery that has waited this long waits for a worker that is not there.
+_STUCK_AFTER = timedelta(seconds=60)
+
+# Each look at "writable" costs a write to disk, and anybody may ask.
+_WRITE_CHECK_LASTS = timedelta(seconds=5)
+
+
+def health_blueprint(store: Store, engine: Engine, metrics: Metrics, clock: Clock) -> Blueprint:
+    """``/healthz``, ``/readyz``, ``/metrics``: for probes and monitoring, open to all, about nobody."""
+    blueprint = Blueprint("health", __name__)
+    writable = _Remembered(lambda: _writable(store, clock), _WRITE_CHECK_LASTS, clock)
+
+    @blueprint.get("/healthz")
+    def alive() -> Response:
+        return jsonify({"alive": True})
+
+    @blueprint.get("/readyz")
+    def ready() -> Response:
+        checks = {
+            "store_readable": _readable(store),
+            "store_writable": writable.get(),
+            "worker": _worker(store, engine, clock),
+        }
+        problems = {name: problem for name, problem in checks.items() if problem}
+        response = jsonify(
+            {
+                "ready": not problems,
+                "checks": {
+                    name: {"ok": not problem, **({"problem": problem} if problem else {})}
+                    for name, problem in checks.items()
+                },
+            }
+        )
+        response.status_code = 503 if problems else 200
+        return response
+
+    @blueprint.get("/metrics")
+    def exposition() -> Response:
+        return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+
+    return blueprint
+
+
+class _Remembered:
+    """A check whose answer is good for a while."""
+
+    def __init__(self, check: Callable[[], str | None], lasts: timedelta, clock: Clock) -> None:
+        self._check = check
+        self._lasts = lasts
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._answer: tuple[datetime, str | None] | None = None
+
+    def get(self) -> str | None:
+        with self._lock:
+            now = self._clock()
+            if self._answer is None or not timedelta() <= now - self._answer[0] < self._lasts:
+                self._answer = (now, self._check())
+            return self._answer[1]
+
+
+def _readable(store: Store) -> str | None:
+    try:
+        with store.read() as conn:
+            records.actions_enabled(conn)
+    except (StoreError, sa.exc.SQLAlchemyError):
+        return "The store cannot be read."
+    return None
+
+
+def _writable(store: Store, clock: Clock) -> str | None:
+    try:
+        store.write(lambda conn: records.set_cursor(conn, "readyz", True, clock()))
+    except (StoreError, sa.exc.SQLAlchemyError):
+        return "The store cannot be written: look at the disk's free space and the file's permissions."
+    return None
+
+
+def _worker(store: Store, engine: Engine, clock: Clock) -> str | None:
+    if not engine.running:
+        return "The worker that judges deliveries is not running: restart labelguard."
+    try:
+        with store.read() as conn:
+            length, age = pending(conn, clock)
+    except (StoreError, sa.exc.SQLAlchemyError):
+        return "The queue cannot be read."
+    if age > _STUCK_AFTER.total_seconds():
+        return f"{length} deliveries are waiting, the oldest for {age:.0f} seconds: the rules do not keep up."
+    return None

@@ -1,0 +1,36 @@
+"""The WSGI server: one process with threads, the fit for SQLite's single writer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import waitress
+from flask import Flask
+
+from labelguard.settings import Settings
+
+# Some may wait for the rules or for a page's long poll while others answer.
+_THREADS = 16
+
+# Beyond the application's own limit, so that the answer is our sentence. A body the server itself refuses is
+# cut off while it is still being sent, and many clients then never read the answer. What waits to be
+# refused lies in a temporary file: waitress keeps half a megabyte of it in memory.
+_REFUSED_BY_SERVER = 8
+
+
+def make_server(app: Flask, settings: Settings, *, host: str | None = None, port: int | None = None) -> Any:
+    """A waitress server bound to the configured address (``port`` 0 takes a free one).
+
+    ``run()`` serves, ``close()`` from another thread stops it, ``effective_port`` is where it listens.
+    """
+    return waitress.create_server(
+        app,
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        threads=_THREADS,
+        max_request_body_size=settings.max_body_bytes * _REFUSED_BY_SERVER,
+        channel_timeout=60,
+        # Headers of proxies that were not configured prove nothing.
+        clear_untrusted_proxy_headers=True,
+        ident="",
+    )

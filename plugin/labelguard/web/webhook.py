@@ -1,0 +1,89 @@
+"""Where Label Studio delivers: authenticate, parse, make durable, answer."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import sqlalchemy as sa
+import structlog
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from labelguard.engine import Engine
+from labelguard.errors import json_error
+from labelguard.events import BadDelivery, Event
+from labelguard.settings import Settings
+from labelguard.store import Store, schema
+from labelguard.store.core import StoreError
+from labelguard.tokens import TOKEN_HEADER, token_matches
+from labelguard.web.metrics import Metrics
+
+# SQLite's and PostgreSQL's largest integer: a larger id is nobody's, and would be an error of the driver.
+_LARGEST_ID = 2**63 - 1
+
+log = logging.getLogger(__name__)
+
+
+def webhook_blueprint(store: Store, engine: Engine, settings: Settings, metrics: Metrics) -> Blueprint:
+    """``POST /webhook/<project>``."""
+    blueprint = Blueprint("webhook", __name__)
+
+    @blueprint.post("/webhook/<int:project>")
+    def receive(project: int) -> Response:
+        began = time.perf_counter()
+        response = _answer(project)
+        metrics.received(response.status_code, time.perf_counter() - began)
+        return response
+
+    def _answer(project: int) -> Response:
+        # The token is looked at before the body, and an unknown project is answered like a wrong token:
+        # who has no token learns nothing, and costs nothing.
+        if not token_matches(request.headers.get(TOKEN_HEADER, ""), _token_hash(store, project)):
+            return json_error(
+                401,
+                f"The {TOKEN_HEADER} header does not have this project's token. "
+                "`labelguard connect` sets it on the webhook.",
+            )
+        try:
+            body = request.get_data(cache=False)
+        except RequestEntityTooLarge:
+            size = request.content_length or 0
+            return _refused(
+                413,
+                f"The body is too large: labelguard takes {settings.max_body_bytes:,} bytes at most. "
+                "Set LABELGUARD_MAX_BODY_BYTES to take more.",
+                project,
+                size,
+            )
+        try:
+            event = Event.from_delivery(dict(request.headers), body)
+        except BadDelivery as error:
+            return _refused(400, str(error), project, len(body))
+        if event.project is not None and event.project.id != project:
+            reason = f"The delivery is about project {event.project.id}, but came to project {project}'s address."
+            return _refused(400, reason, project, len(body))
+
+        receipt = engine.receive(project, event, wait=settings.inline_deadline)
+        with structlog.contextvars.bound_contextvars(delivery=receipt.delivery):
+            log.info("A delivery was taken in: %s of project %d", event.action, project)
+        return jsonify({"delivery": receipt.delivery, "duplicate": receipt.duplicate, "processed": receipt.processed})
+
+    def _refused(status: int, reason: str, project: int, size: int) -> Response:
+        log.warning("A delivery for project %d was refused (%d): %s", project, status, reason)
+        try:
+            engine.reject(project, reason, size)
+        except (StoreError, sa.exc.SQLAlchemyError) as error:
+            # The sender's mistake stays the sender's mistake, also when it cannot be kept.
+            log.error("A refused delivery could not be kept: %s", error)  # noqa: TRY400 - expected, no traceback
+        return json_error(status, reason)
+
+    return blueprint
+
+
+def _token_hash(store: Store, project: int) -> str | None:
+    if project > _LARGEST_ID:
+        return None
+    with store.read() as conn:
+        found: str | None = conn.scalar(sa.select(schema.projects.c.token_hash).where(schema.projects.c.id == project))
+    return found
