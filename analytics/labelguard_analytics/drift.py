@@ -158,9 +158,7 @@ def label_drift(
     again = _discover(_look(frame, suspects, now, recent_days, margin, min_judgments, min_days), level)
     confirmed = {drift.annotator for drift in again if drift.discovered}
     # What the first look saw is told: the second one has fewer judgments to compare with.
-    return [
-        drift if not drift.discovered or drift.annotator in confirmed else _cleared(drift) for drift in first
-    ]
+    return [drift if not drift.discovered or drift.annotator in confirmed else _cleared(drift) for drift in first]
 
 
 def _cleared(drift: AnnotatorDrift) -> AnnotatorDrift:
@@ -251,9 +249,7 @@ def _enough(data: _Data, rows: _Ints, min_judgments: int, min_days: int) -> bool
     return len(rows) >= min_judgments and data.day[rows].nunique() >= min_days
 
 
-def _too_little(
-    data: _Data, mine: _Ints, recent: npt.NDArray[np.bool_], min_judgments: int, min_days: int
-) -> str:
+def _too_little(data: _Data, mine: _Ints, recent: npt.NDArray[np.bool_], min_judgments: int, min_days: int) -> str:
     for rows, period in ((mine[recent], "recent"), (mine[~recent], "earlier")):
         if not _enough(data, rows, min_judgments, min_days):
             return (
@@ -317,9 +313,7 @@ def _changes(annotator: int, data: _Data, mine: _Ints) -> list[LabelShift]:
     return found
 
 
-def _levels(
-    annotator: int, data: _Data, mine: _Ints, sums: _Floats, sizes: _Floats, margin: float
-) -> list[LabelShift]:
+def _levels(annotator: int, data: _Data, mine: _Ints, sums: _Floats, sizes: _Floats, margin: float) -> list[LabelShift]:
     found = []
     stratum = data.stratum[mine]
     known = sizes[stratum] > 0
@@ -422,7 +416,5 @@ def _discover(looked: Sequence[tuple[int, list[LabelShift], int, str]], level: f
         if i in hit:
             mask = fdr([s.p for s in shifts], within).mask.tolist()
             marked = [replace(s, discovered=m) for s, m in zip(shifts, mask, strict=True)]
-        found.append(
-            AnnotatorDrift(annotator, combined[i], q.get(i, 1.0), i in hit, tuple(marked), count, why)
-        )
+        found.append(AnnotatorDrift(annotator, combined[i], q.get(i, 1.0), i in hit, tuple(marked), count, why))
     return found

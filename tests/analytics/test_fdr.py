@@ -26,9 +26,7 @@ def test_it_rejects_as_the_papers_say(method: str, seed: int) -> None:
     p = np.concatenate([rng.random(40), rng.random(10) * 0.01])
     found = fdr(p, 0.1, "by" if method == "by" else "bh")
     assert set(np.flatnonzero(found.mask).tolist()) == step_up(p.tolist(), 0.1, any_dependence=method == "by")
-    assert found.adjusted == pytest.approx(
-        stats.false_discovery_control(p, method="by" if method == "by" else "bh")
-    )
+    assert found.adjusted == pytest.approx(stats.false_discovery_control(p, method="by" if method == "by" else "bh"))
 
 
 def test_nothing_to_test_is_nothing_found() -> None:

@@ -43,9 +43,7 @@ def test_the_simulation_is_the_class() -> None:
 @pytest.mark.parametrize("accuracy", [0.85, 0.90, 0.95])
 def test_false_alarms_stay_below_the_promise_at_ten_thousand_looks(accuracy: float) -> None:
     """At the target or above, at most 5% are ever flagged, even after 10,000 looks."""
-    values = (np.random.default_rng(11).random((2000, 10_000), dtype=np.float32) < accuracy).astype(
-        np.float64
-    )
+    values = (np.random.default_rng(11).random((2000, 10_000), dtype=np.float32) < accuracy).astype(np.float64)
     alarms = int((first_alarm(values, 0.85, 0.05) > 0).sum())
     # A one-sided exact interval: 5% or less is not contradicted.
     assert stats.binomtest(alarms, 2000, 0.05, alternative="greater").pvalue > 0.01

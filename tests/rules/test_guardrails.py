@@ -106,9 +106,7 @@ def test_skips_and_other_tasks_are_not_judged() -> None:
     assert said(rule, [], data={"lang": "de"}, skipped=True) == []
     assert said(rule, [], data={"lang": "fr"}) == []
     assert said(rule, []) == []
-    assert [f.message for f in said(rule, [], data={"lang": "at"})] == [
-        "The control topics was not answered."
-    ]
+    assert [f.message for f in said(rule, [], data={"lang": "at"})] == ["The control topics was not answered."]
 
 
 def test_misspelt_labels_are_warned_about() -> None:
@@ -117,9 +115,7 @@ def test_misspelt_labels_are_warned_about() -> None:
     assert rule.warnings(CONFIG) == ["Label 'refnd' does not exist in control topics; did you mean 'refund'?"]
 
 
-def gold_stream(
-    rule: GoldCheck, answers: Sequence[Sequence[ResultItem]], right: Sequence[ResultItem]
-) -> list[Finding]:
+def gold_stream(rule: GoldCheck, answers: Sequence[Sequence[ResultItem]], right: Sequence[ResultItem]) -> list[Finding]:
     """What gold-check says about answers to known tasks that all have the same right answer."""
     context = MemoryContext(GoldAnswer(n, judgments_of(right)) for n in range(1, len(answers) + 1))
     return [
@@ -226,9 +222,7 @@ def test_pre_annotations_are_a_reference() -> None:
             task += 1
             shown = [choices("topics", ("billing", "refund")[round_ % 2])]
             answer = [choices("topics", "spam")] if who == 5 else shown
-            found += submit(
-                SingleLabelOveruse(), submission(answer, task=task, author=who, prediction=shown), context
-            )
+            found += submit(SingleLabelOveruse(), submission(answer, task=task, author=who, prediction=shown), context)
     assert {(f.annotator, f.labels) for f in found} == {(5, ("spam",))}
 
 
