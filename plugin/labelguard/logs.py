@@ -1,8 +1,8 @@
 """Logging: one line for each thing that happened, as JSON or for a terminal, without secrets or forged lines.
 
-Modules log through :mod:`logging`. What happens to a delivery is logged with its number: code that works on
-one binds it with ``structlog.contextvars.bound_contextvars(delivery=...)``, and every line written inside
-carries it.
+Modules log through :mod:`logging` or structlog, and both end in the same lines. What happens to a delivery is
+logged with its number: code that works on one binds it with
+``structlog.contextvars.bound_contextvars(delivery=...)``, and every line written inside carries it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e
 _CONTROL_BUT_NEWLINE = re.compile(_CONTROL.pattern.replace(r"\x00-\x1f", r"\x00-\x09\x0b-\x1f"))
 
 
+# What is added to each line before it is formatted, whichever of the two libraries it was logged through.
+_BEFORE: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+)
+
+
 def configure(level: str = "INFO", *, json: bool | None = None, stream: TextIO | None = None) -> None:
     """Send all logging of this process to ``stream`` (standard error by default).
 
@@ -58,19 +67,28 @@ def configure(level: str = "INFO", *, json: bool | None = None, stream: TextIO |
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
+    through_logging()
     # A line for each request a client library makes says nothing and may name an address with a secret.
     for chatty in ("urllib3", "httpx", "httpcore", "apprise", "apscheduler", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 
+def through_logging() -> None:
+    """Let what is logged with structlog go the way of :mod:`logging`, to the same lines."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_BEFORE,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
 def formatter(*, json: bool) -> logging.Formatter:
     """The formatter that :func:`configure` installs."""
-    before: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     after: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         # Plain tracebacks: the pretty ones print local variables, bodies and tokens among them.
@@ -82,7 +100,7 @@ def formatter(*, json: bool) -> logging.Formatter:
         after.append(structlog.processors.JSONRenderer(ensure_ascii=True, default=str))
     else:
         after += [escape_control_characters, structlog.dev.ConsoleRenderer(colors=False)]
-    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=after)
+    return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_BEFORE, processors=after)
 
 
 def hide_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -99,9 +117,7 @@ def escape_control_characters(_logger: Any, _method: str, event: EventDict) -> E
             text = _CONTROL_BUT_NEWLINE.sub(_visible, str(value))
             escaped[key] = "\n".join(f"    | {line}" for line in text.split("\n"))
         else:
-            escaped[_CONTROL.sub(_visible, key)] = (
-                _CONTROL.sub(_visible, value) if isinstance(value, str) else value
-            )
+            escaped[_CONTROL.sub(_visible, key)] = _CONTROL.sub(_visible, value) if isinstance(value, str) else value
     return escaped
 
 

@@ -190,6 +190,13 @@ def submission(
             "ground_truth": False,
             **fields,
         },
-        "task": {"id": task, "project": project, "data": {"text": "Where is my money?"}, "overlap": 1},
+        "task": {
+            "id": task,
+            "project": project,
+            "data": {"text": "Where is my money?"},
+            "overlap": 1,
+            "created_at": moment,
+            "updated_at": moment,
+        },
         "project": {"id": project, "title": "Mail", "label_config": LABEL_CONFIG, "token": "invitation"},
     }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from flask import Flask, Response, render_template, request
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 import labelguard_templates
@@ -59,6 +61,17 @@ _FAILED_SIGN_INS = 10
 _FAILED_SIGN_INS_WITHIN = timedelta(minutes=5)
 
 
+class _Json(DefaultJSONProvider):
+    """Flask's JSON with times in ISO form, and keys in the order they were given."""
+
+    sort_keys = False
+
+    @staticmethod
+    def default(value: Any) -> Any:
+        """What JSON has no form for."""
+        return value.isoformat() if isinstance(value, datetime) else DefaultJSONProvider.default(value)
+
+
 def create_app(
     store: Store, engine: Engine, outbox: Outbox, studio: Studio | None, settings: Settings, clock: Clock
 ) -> Flask:
@@ -67,6 +80,7 @@ def create_app(
     Without ``studio`` the page answers from what the store has, and nobody can be recognised there.
     """
     app = Flask("labelguard", template_folder=str(labelguard_templates.path() / "status"), static_folder=None)
+    app.json = _Json(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
@@ -78,10 +92,10 @@ def create_app(
     throttle = Throttle(_FAILED_SIGN_INS, _FAILED_SIGN_INS_WITHIN, clock)
 
     app.register_blueprint(webhook_blueprint(store, engine, settings, metrics))
-    app.register_blueprint(health_blueprint(store, metrics, clock))
+    app.register_blueprint(health_blueprint(store, engine, metrics, clock))
     app.register_blueprint(api_blueprint(store, outbox, settings, clock))
-    app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
     app.register_blueprint(page_blueprint(store, engine, studio, settings, clock))
+    app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
 
     app.after_request(_protect)
     app.register_error_handler(HTTPException, _http_error)
@@ -112,9 +126,7 @@ def _http_error(error: HTTPException) -> Response:
 def _store_error(error: Exception) -> Response:
     # SQLAlchemy's own words would repeat the statement with its values, a whole delivery among them.
     log.error("The store cannot be used: %s", getattr(error, "orig", None) or error)
-    response = _answer(
-        503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly."
-    )
+    response = _answer(503, "labelguard cannot use its store right now. Nothing was taken in; try again shortly.")
     response.headers["Retry-After"] = "10"
     return response
 

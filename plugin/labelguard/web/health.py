@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from flask import Blueprint, Response, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from labelguard.engine import Clock
+from labelguard.engine import Clock, Engine
 from labelguard.store import Store, records
 from labelguard.store.core import StoreError
 from labelguard.web.metrics import Metrics, pending
@@ -22,7 +22,7 @@ _STUCK_AFTER = timedelta(seconds=60)
 _WRITE_CHECK_LASTS = timedelta(seconds=5)
 
 
-def health_blueprint(store: Store, metrics: Metrics, clock: Clock) -> Blueprint:
+def health_blueprint(store: Store, engine: Engine, metrics: Metrics, clock: Clock) -> Blueprint:
     """``/healthz``, ``/readyz``, ``/metrics``: for probes and monitoring, open to all, about nobody."""
     blueprint = Blueprint("health", __name__)
     writable = _Remembered(lambda: _writable(store, clock), _WRITE_CHECK_LASTS, clock)
@@ -36,7 +36,7 @@ def health_blueprint(store: Store, metrics: Metrics, clock: Clock) -> Blueprint:
         checks = {
             "store_readable": _readable(store),
             "store_writable": writable.get(),
-            "worker": _worker(store, clock),
+            "worker": _worker(store, engine, clock),
         }
         problems = {name: problem for name, problem in checks.items() if problem}
         response = jsonify(
@@ -93,7 +93,9 @@ def _writable(store: Store, clock: Clock) -> str | None:
     return None
 
 
-def _worker(store: Store, clock: Clock) -> str | None:
+def _worker(store: Store, engine: Engine, clock: Clock) -> str | None:
+    if not engine.running:
+        return "The worker that judges deliveries is not running: restart labelguard."
     try:
         with store.read() as conn:
             length, age = pending(conn, clock)

@@ -15,7 +15,7 @@ FINDING_STATES = ("open", "acknowledged", "disputed", "upheld", "dismissed")
 ACTION_STATES = ("proposed", "approved", "waiting", "delivering", "done", "failed", "undone", "rejected")
 
 # The page is looked at, not searched: whoever needs more asks the API or the command line.
-_NEWEST = 20
+_NEWEST = 15
 _MOST_ANNOTATORS = 12
 _LAG_OVER = 500
 
@@ -88,11 +88,8 @@ def with_note(finding: Mapping[str, Any], by: str, note: str) -> str:
 
 def _projects(conn: sa.Connection) -> list[Row]:
     policies = schema.policies.c
-    versions = dict(
-        conn.execute(sa.select(policies.project, sa.func.max(policies.version)).group_by(policies.project))
-        .tuples()
-        .all()
-    )
+    newest = sa.select(policies.project, sa.func.max(policies.version)).group_by(policies.project)
+    versions: dict[int, int] = {row[0]: row[1] for row in conn.execute(newest)}
     return [
         {
             "id": row["id"],

@@ -177,7 +177,9 @@ def page_blueprint(
         result = body.get("result")
         if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
             raise _RefusedError(400, "A check needs `result`: the annotation's result as a list of objects.")
-        blocks = engine.check(_id(body, "project"), _id(body, "task"), user, result)
+        project = _id(body, "project")
+        language = prompts.language(project, user)
+        blocks = engine.check(project, _id(body, "task"), user, result, language=language)
         return jsonify(blocks=[{"rule": block["rule"], "text": block["text"]} for block in blocks])
 
     @page.after_request
@@ -214,9 +216,7 @@ class _People:
         if not cookie:
             raise _RefusedError(401, "Nobody is signed in to Label Studio in this browser.")
         if self._studio is None:
-            raise _RefusedError(
-                503, "labelguard has no token for Label Studio, so it cannot recognise annotators."
-            )
+            raise _RefusedError(503, "labelguard has no token for Label Studio, so it cannot recognise annotators.")
         # Cookies are secrets: only their digest stays in memory.
         key = hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).digest()
         now = self._clock()
@@ -227,9 +227,7 @@ class _People:
         try:
             user = self._studio.whoami(cookie)
         except ConnectorError:
-            raise _RefusedError(
-                503, "Label Studio did not say who is signed in; try again in a moment."
-            ) from None
+            raise _RefusedError(503, "Label Studio did not say who is signed in; try again in a moment.") from None
         if user is None:
             raise _RefusedError(401, "Nobody is signed in to Label Studio in this browser.")
         with self._lock:
@@ -241,12 +239,12 @@ def _same_origin() -> bool:
     """Whether the request comes from a page of the origin it was sent to.
 
     Browsers set ``Sec-Fetch-Site`` on secure origins and ``Origin`` on every POST, and no page can change
-    either; a request that has neither is not from a page.
+    either; a request that has neither is not from a page. Whoever passes the requests on keeps ``Host``.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site == "same-origin"
-    host = request.headers.get("X-Forwarded-Host") or request.headers.get("Host", "")
+    host = request.headers.get("Host", "")
     return urlsplit(request.headers.get("Origin", "")).netloc == host != ""
 
 
@@ -262,9 +260,7 @@ def _id(values: Mapping[str, Any], name: str) -> int:
     if isinstance(value, str) and value.isascii() and value.isdecimal():
         value = int(value) if len(value) < 20 else None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST_ID:
-        raise _RefusedError(
-            400, f"`{name}` must be the id that Label Studio gave, a whole number above zero."
-        )
+        raise _RefusedError(400, f"`{name}` must be the id that Label Studio gave, a whole number above zero.")
     return value
 
 
@@ -276,9 +272,7 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise _RefusedError(
-            400, "`saved` must be the `updated_at` of Label Studio's answer, with its timezone."
-        )
+        raise _RefusedError(400, "`saved` must be the `updated_at` of Label Studio's answer, with its timezone.")
     return moment
 
 
@@ -299,6 +293,5 @@ def _all_strings() -> Mapping[str, Mapping[str, str]]:
     """The page's own words by language: ``templates/labelguard_templates/page/strings.<language>.json``."""
     folder = labelguard_templates.path() / "page"
     return {
-        path.name.split(".")[1]: json.loads(path.read_text("utf-8"))
-        for path in sorted(folder.glob("strings.*.json"))
+        path.name.split(".")[1]: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("strings.*.json"))
     }

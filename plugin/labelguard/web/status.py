@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _LARGEST_ID = 2**63 - 1
 _LONGEST_NAME = 80
+_FOLDER = labelguard_templates.path() / "status"
+_ASSETS_LAST = 3600
 
 # What the page says after a step; the address carries the word, so that nobody can put a text there.
 _DONE = {
@@ -54,9 +56,11 @@ def status_blueprint(
 
     @blueprint.get("/status.css")
     def style() -> Response:
-        response = send_from_directory(labelguard_templates.path() / "status", "status.css", max_age=3600)
-        response.headers["Cache-Control"] = "max-age=3600"
-        return response
+        return send_from_directory(_FOLDER, "status.css", max_age=_ASSETS_LAST)
+
+    @blueprint.get("/favicon.svg")
+    def icon() -> Response:
+        return send_from_directory(_FOLDER, "mark.svg", max_age=_ASSETS_LAST)
 
     @blueprint.get("/")
     def show() -> AnyResponse:
