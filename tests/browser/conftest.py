@@ -88,6 +88,7 @@ def sign_in(studio: StudioServer, chromium: Browser) -> Iterator[Callable[..., A
         options: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, **context_options}
         context = chromium.new_context(**options)
         contexts.append(context)
+        context.set_default_timeout(10_000)
         page = context.new_page()
         who = Annotator(account, project, context, page, shots=Path(shots) if shots else None)
         page.on("pageerror", lambda error: who.errors.append(f"{error}\n{error.stack}"))
@@ -101,7 +102,7 @@ def sign_in(studio: StudioServer, chromium: Browser) -> Iterator[Callable[..., A
         page.fill("input[name=email]", account.email)
         page.fill("input[name=password]", account.password)
         page.get_by_role("button", name="Log in").first.click()
-        page.wait_for_url("**/projects/**")
+        page.wait_for_url(lambda url: "/user/login" not in url)
         return who
 
     yield sign_in
