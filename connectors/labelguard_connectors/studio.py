@@ -100,6 +100,11 @@ class LabelStudio:
             self._server = server
         return server
 
+    def link(self, project: int, task: int, annotation: int | None = None) -> str:
+        """Where a person sees a task (and annotation) in Label Studio."""
+        chosen = f"&annotation={annotation}" if annotation is not None else ""
+        return f"{self.url}/projects/{project}/data?task={task}{chosen}"
+
     def whoami(self, cookie: str) -> User | None:
         """The user a browser's Cookie header belongs to, or None. Set-Cookie answers are dropped."""
         session = _session_of(cookie)

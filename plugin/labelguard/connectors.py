@@ -93,6 +93,10 @@ class Studio(Protocol):
         """Edition, version, own user and capabilities (asked once, then remembered)."""
         ...
 
+    def link(self, project: int, task: int, annotation: int | None = None) -> str:
+        """Where a person sees a task (and annotation) in Label Studio."""
+        ...
+
     def whoami(self, cookie: str) -> User | None:
         """The user a browser's Cookie header belongs to, or None. Set-Cookie answers are dropped."""
         ...

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 from statistics import median
 from typing import cast
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from labelguard.settings import Settings
 from labelguard.store import Store, records
 from labelguard.store.core import StoreError
 from labelguard.store.records import Row
-from labelguard.store.schema import annotations, inbox
+from labelguard.store.schema import annotations as annotation_table, inbox
 from labelguard.webhooks import standing, webhook_url
 
 CLOCK_SKEW = timedelta(seconds=60)
@@ -66,7 +67,7 @@ def diagnose(
     exception.
     """
     checks: list[Check] = []
-    with _opened(settings, store, checks) as usable:
+    with _opened(settings, store, checks, clock) as usable:
         connector = studio or _connector(settings, checks)
         server = _server(connector, checks) if connector is not None else None
         checks.append(_clock(settings, clock))
@@ -89,13 +90,12 @@ def diagnose(
 
 
 @contextmanager
-def _opened(settings: Settings, store: Store | None, checks: list[Check]) -> Iterator[Store | None]:
+def _opened(settings: Settings, store: Store | None, checks: list[Check], clock: Clock) -> Iterator[Store | None]:
     """The store, once it was opened (which brings its schema up to date) and written to."""
     mine = store is None
     try:
         store = store or Store.open(settings.database_url)
-        store.write(lambda conn: conn.execute(sa.text("CREATE TEMPORARY TABLE doctor (x INTEGER)")).close())
-        store.write(lambda conn: conn.execute(sa.text("DROP TABLE doctor")).close())
+        store.write(lambda conn: records.set_cursor(conn, "doctor", "was here", clock()))
     except (StoreError, sa.exc.SQLAlchemyError, OSError) as error:
         why = str(error) if isinstance(error, StoreError) else "The store cannot be written to."
         checks.append(Check("store", False, why, "Check LABELGUARD_DATABASE_URL and who owns that file."))
@@ -295,7 +295,7 @@ def _delivery_mode(store: Store, project: int) -> Check:
     if not pairs:
         return Check(name, None, f"How Label Studio delivers cannot be told before deliveries came. {note}")
     late = median((received - at).total_seconds() for received, at in pairs)
-    disordered = any(after[1] < before[1] for before, after in zip(pairs, pairs[1:], strict=False))
+    disordered = any(after[1] < before[1] for before, after in pairwise(pairs))
     seen = f"Over the last {len(pairs)} deliveries the median delay after saving was {late:.2f} seconds"
     if late > SLOW.total_seconds() or disordered:
         return Check(
@@ -321,10 +321,10 @@ def _saved_at(body: object) -> datetime | None:
 def _own_user(store: Store, server: Server, project: int) -> Check:
     name = f"project {project}: own user"
     mine = sa.select(sa.func.count()).where(
-        annotations.c.project == project,
-        annotations.c.completed_by == server.user.id,
-        annotations.c.deleted_at.is_(None),
-        annotations.c.ground_truth.is_(False),
+        annotation_table.c.project == project,
+        annotation_table.c.completed_by == server.user.id,
+        annotation_table.c.deleted_at.is_(None),
+        annotation_table.c.ground_truth.is_(False),
     )
     with store.read() as conn:
         count = conn.scalar(mine) or 0
@@ -343,8 +343,8 @@ def _alone(store: Store, server: Server, project: int) -> Check:
     """Whether there is anybody to give a second opinion: such a task waits for ever otherwise."""
     name = f"project {project}: annotators"
     authors = (
-        sa.select(annotations.c.completed_by)
-        .where(annotations.c.project == project, annotations.c.deleted_at.is_(None))
+        sa.select(annotation_table.c.completed_by)
+        .where(annotation_table.c.project == project, annotation_table.c.deleted_at.is_(None))
         .distinct()
     )
     with store.read() as conn:

@@ -61,6 +61,8 @@ class Engine:
         self._work = threading.Event()
         self._stopping = threading.Event()
         self._worker: threading.Thread | None = None
+        self.processed = threading.Event()
+        """Set after each delivery: there may be actions to deliver."""
 
     @property
     def own_user(self) -> int | None:
@@ -198,6 +200,7 @@ class Engine:
                 log.exception("delivery_failed", action=delivery["action"])
                 what = f"{type(error).__name__}: {error}"[:500]
                 self._store.write(lambda conn: fail_delivery(conn, delivery["id"], self._clock(), what))
+        self.processed.set()
         with self._lock:
             waiting = self._waiting.pop(delivery["id"], None)
         if waiting is not None:

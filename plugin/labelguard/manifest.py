@@ -30,13 +30,13 @@ EVENTS = (
 """Label Studio's webhook actions that labelguard asks for."""
 
 _READ = [
-    {"why": "which server this is, and what it can do", "calls": ["GET /api/version"]},
+    {"why": "which server this is, and what it can do", "calls": ["GET /api/version/"]},
     {"why": "who labelguard and who an annotator is", "calls": ["GET /api/current-user/whoami", "GET /api/users/"]},
     {
         "why": "verify before acting, and find what the webhook missed",
         "calls": [
             "GET /api/projects/{id}/",
-            "GET /api/tasks",
+            "GET /api/tasks/",
             "GET /api/tasks/{id}/",
             "GET /api/annotations/{id}/",
         ],
@@ -54,21 +54,30 @@ _WRITE = [
     },
     {"why": "the action replace, and its undo", "calls": ["PATCH /api/annotations/{id}/"]},
     {
-        "why": "the action second-opinion and its undo; the note for a task, where a policy switches it on",
+        "why": "the action second-opinion and its undo",
         "calls": ["PATCH /api/tasks/{id}/"],
+    },
+    {
+        "why": "only where a policy names a task_note: the note, and the line of the labeling interface that shows it",
+        "calls": ["PATCH /api/tasks/{id}/", "PATCH /api/projects/{id}/"],
     },
 ]
 _ENTERPRISE = [
     {"why": "prompts as comments", "calls": ["GET /api/comments/", "POST /api/comments/"]},
     {
         "why": "hand a task to another annotator",
-        "calls": ["POST /api/projects/{id}/tasks/{task}/assignees/"],
+        "calls": [
+            "GET /api/projects/{id}/tasks/{task}/assignees",
+            "POST /api/projects/{id}/tasks/{task}/assignees",
+            "DELETE /api/projects/{id}/tasks/{task}/assignees",
+        ],
     },
     {
         "why": "the action pause and its undo",
         "calls": [
-            "POST /api/projects/{id}/members/{user}/pauses",
-            "DELETE /api/projects/{id}/members/{user}/pauses/{pause}",
+            "GET /api/projects/{id}/members/{user}/pauses/",
+            "POST /api/projects/{id}/members/{user}/pauses/",
+            "DELETE /api/projects/{id}/members/{user}/pauses/{pause}/",
         ],
     },
 ]

@@ -143,7 +143,7 @@ class Processor:
         at = annotation.updated_at or annotation.created_at or delivery["received_at"]
         existing = _existing(conn, annotation)
         judged = Judged(annotation, existing, at, fresh=True)
-        judged.author = _author(annotation)
+        judged.author = author_of(annotation)
         if existing is not None:
             judged.fresh = at >= existing["updated_at"] and not _has_version(conn, existing["row"], at, annotation)
             # A deletion is final unless Label Studio itself lists the annotation again.
@@ -276,7 +276,7 @@ class Processor:
             connected = None if delivery["origin"] == "backfill" else connected_at
             task = records.get_task(conn, annotation.task)
             for made in judged.made:
-                about = _subject(delivery["project"], judged, made, task)
+                about = _subject(conn, delivery["project"], judged, made, task)
                 keep_finding(conn, made, loaded, about, version_id=version, connected_at=connected, now=now)
 
 
@@ -328,7 +328,7 @@ def keep_finding(
     return finding_id
 
 
-def _author(annotation: Annotation) -> int | None:
+def author_of(annotation: Annotation) -> int | None:
     """Whom a version is held against: the annotator it is by, provided that they saved it themselves.
 
     ``completed_by`` is whatever a client claims; the server itself sets only ``updated_by``.
@@ -477,19 +477,25 @@ def _corrected(conn: sa.Connection, judged: Judged, now: datetime) -> None:
         )
 
 
-def _subject(project: int, judged: Judged, made: Made, task: Row | None) -> planning.Subject:
+def _subject(conn: sa.Connection, project: int, judged: Judged, made: Made, task: Row | None) -> planning.Subject:
     """What a guardrail's finding is about: the submission, unless the rule names somebody else's work."""
     finding, annotation = made.finding, judged.annotation
-    about_other = finding.annotator is not None and finding.annotator != judged.author
-    about = finding.annotation if about_other else finding.annotation or annotation.id
+    other = finding.annotation is not None and finding.annotation != annotation.id
+    about_person = finding.annotator is not None and finding.annotator != judged.author
+    version: Row = {"content_hash": annotation.content_hash, "updated_at": judged.at.isoformat()}
+    about: int | None = annotation.id
+    if other or about_person:
+        about = finding.annotation
+        known = records.get_annotation(conn, about) if about is not None else None
+        version = (
+            {"content_hash": known["content_hash"], "updated_at": known["updated_at"].isoformat()} if known else {}
+        )
     return planning.Subject(
         project=project,
         annotator=finding.annotator if finding.annotator is not None else judged.author,
         task=finding.task if finding.task is not None else annotation.task,
         annotation=about,
-        version={"content_hash": annotation.content_hash, "updated_at": judged.at.isoformat()}
-        if about == annotation.id
-        else {},
+        version=version,
         overlap=task["overlap"] if task else 1,
         at=judged.at,
     )

@@ -24,7 +24,7 @@ from labelguard.connectors import Studio
 from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation, Event
 from labelguard.feedback import render
-from labelguard.policy import Policy, build_rules, load_policy
+from labelguard.policy import BadPolicy, Policy, build_rules, load_policy
 from labelguard.store import Store, records
 
 KINDS = ("prompt", "rework")
@@ -180,9 +180,7 @@ class Prompts:
             }
         )
 
-    def _visible(
-        self, conn: sa.Connection, finding: Mapping[str, Any], asked: Mapping[str, Any] | None
-    ) -> bool:
+    def _visible(self, conn: sa.Connection, finding: Mapping[str, Any], asked: Mapping[str, Any] | None) -> bool:
         if finding["state"] not in ("open", "acknowledged"):
             return False
         if finding["annotation"] is not None:
@@ -193,9 +191,7 @@ class Prompts:
             return True
         # It would point at a gold task: so it waits for a later save, and asking about an earlier one (or
         # saving this one again) does not bring it out.
-        return (
-            asked is not None and asked["id"] != finding["annotation"] and asked["updated_at"] > finding["at"]
-        )
+        return asked is not None and asked["id"] != finding["annotation"] and asked["updated_at"] > finding["at"]
 
     def _private(self, conn: sa.Connection, finding: Mapping[str, Any]) -> bool:
         facts = self._facts(conn, finding["project"], finding["policy_version"])
@@ -254,9 +250,7 @@ class Prompts:
         if not words:
             raise NotPossibleError("Please say what is wrong with the note.")
         if len(words) > DISPUTE_CHARS:
-            raise NotPossibleError(
-                f"Please use {DISPUTE_CHARS:,} characters at most; these are {len(words):,}."
-            )
+            raise NotPossibleError(f"Please use {DISPUTE_CHARS:,} characters at most; these are {len(words):,}.")
 
         def job(conn: sa.Connection) -> None:
             if self._finding(conn, finding, annotator)["state"] == "disputed":
@@ -291,9 +285,7 @@ class Prompts:
             records.update_action(conn, action["id"], now, state="delivering", target=target)
 
     def _set_state(self, conn: sa.Connection, finding: int, state: str, annotator: int, note: str) -> None:
-        records.set_finding_state(
-            conn, finding, state, by=f"annotator:{annotator}", note=note, now=self._clock()
-        )
+        records.set_finding_state(conn, finding, state, by=f"annotator {annotator}", note=note, now=self._clock())
 
     def _facts(self, conn: sa.Connection, project: int, version: int | None) -> _PolicyFacts:
         row = records.get_policy(conn, project, version)
@@ -303,7 +295,11 @@ class Prompts:
         if key not in self._policies:
             if len(self._policies) >= 100:
                 self._policies.clear()
-            self._policies[key] = _PolicyFacts.of(load_policy(row["text"]))
+            try:
+                self._policies[key] = _PolicyFacts.of(load_policy(row["text"]))
+            except BadPolicy:
+                # One of its rules is not installed any more: nothing is known of it, so nothing is shown.
+                return _PolicyFacts()
         return self._policies[key]
 
 
@@ -321,7 +317,7 @@ class _PolicyFacts:
         rules = build_rules(policy)
         return cls(
             language=policy.language,
-            blocking=any(active.spec.block for active in rules),
+            blocking=any(active.spec.block and active.spec.mode == "enforce" for active in rules),
             prompts_per_hour=policy.limits.prompts_per_hour,
             private={active.name: active.rule.private for active in rules},
         )
@@ -370,9 +366,7 @@ def _as_delivery(studio: Studio, found: Annotation, action: str) -> Event | None
             "task": found.task,
             "project": found.project,
         },
-        "task": {
-            key: value for key, value in record.raw.items() if key not in ("annotations", "predictions")
-        },
+        "task": {key: value for key, value in record.raw.items() if key not in ("annotations", "predictions")},
         "project": {
             "id": project.id,
             "title": project.title,

@@ -132,6 +132,19 @@ def audit(
     return reconcile(store, engine, studio, project, clock=clock, full=True, progress=progress)
 
 
+def refresh_task(
+    store: Store, engine: Engine, studio: Studio, project: int, task: int, *, clock: Clock
+) -> ReconcileReport:
+    """Bring one task in step: what an action found changed is judged again as it is now.
+
+    Raises:
+        ConnectorError: Label Studio did not answer.
+    """
+    info = studio.project(project)
+    report = ReconcileReport(project)
+    return _take(store, engine, studio, info, [studio.task(task)], report, clock=clock, origin="reconcile")
+
+
 def _take(
     store: Store,
     engine: Engine,

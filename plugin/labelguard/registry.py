@@ -118,7 +118,7 @@ def _classes(point: EntryPoint, group: str) -> Iterable[Any]:
     try:
         bundle = point.load()  # somebody else's code: importing it may raise anything
     except Exception as error:
-        raise _Unusable(f"importing {point.value} raised {type(error).__name__}: {error}") from error
+        raise _Unusable(f"importing {point.module} raised {type(error).__name__}: {error}") from error
     if not isinstance(bundle, (tuple, list)):
         raise _Unusable(f"{point.value} is a {type(bundle).__name__}, and must be a tuple of classes")
     for cls in bundle:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
 
 from labelguard.engine import Engine
 from labelguard.events import BadDelivery, Event, Project
@@ -20,6 +23,8 @@ from labelguard.goldfile import Answer, read_gold
 from labelguard.labelconfig import LabelConfig
 from labelguard.policy import Policy
 from labelguard.store import Store, records
+
+T = TypeVar("T")
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 """Before any delivery: since when the project counts as connected."""
@@ -47,6 +52,35 @@ class _ReplayClock:
 
     def __call__(self) -> datetime:
         return self.now
+
+
+class _ScratchStore(Store):
+    """A store for one thread that is thrown away at the end: all in one transaction that is never committed.
+
+    The service's store hands every write to another thread and commits it, which a replay would wait for
+    several times for each delivery.
+    """
+
+    _one: sa.Connection | None = None
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        yield self._connection()
+
+    def write(self, job: Callable[[sa.Connection], T]) -> T:
+        connection = self._connection()
+        with connection.begin_nested():
+            return job(connection)
+
+    def close(self) -> None:
+        if self._one is not None:
+            self._one.close()
+        super().close()
+
+    def _connection(self) -> sa.Connection:
+        if self._one is None:
+            self._one = self._writer.connect()
+        return self._one
 
 
 @dataclass(slots=True)
@@ -81,8 +115,7 @@ def replay(
     result = Replay()
     clock = _ReplayClock()
     with tempfile.TemporaryDirectory(prefix="labelguard-replay-") as folder:
-        # Nobody waits for what is thrown away afterwards to reach the disk.
-        store = Store.open(f"sqlite:///{folder}/replay.sqlite3", durable=False)
+        store = _ScratchStore.open(f"sqlite:///{folder}/replay.sqlite3", durable=False)
         try:
             _prepare(store, policy, policy_text, before, answers)
             engine = Engine(store, clock)
@@ -109,7 +142,8 @@ def project_of(event: Event) -> int | None:
     """The project a delivery is about, or None where it does not say."""
     if event.project:
         return event.project.id
-    return next((thing.project for thing in (*event.annotations, *event.tasks) if thing.project), None)
+    named = (*(a.project for a in event.annotations), *(t.project for t in event.tasks))
+    return next((project for project in named if project), None)
 
 
 def _look_ahead(file: Path, project: int) -> _Overview:

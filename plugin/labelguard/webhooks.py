@@ -52,7 +52,8 @@ def standing(webhooks: Sequence[Webhook], *, url: str, actions: Sequence[str], k
     if not _has_token(best):
         problems.append(f"The webhook has lost its header {TOKEN_HEADER}.")
     if surplus:
-        problems.append(f"There are {len(surplus)} more webhooks at the same address.")
+        more = "is one more webhook" if len(surplus) == 1 else f"are {len(surplus)} more webhooks"
+        problems.append(f"There {more} at the same address.")
     return Standing(best, tuple(surplus), tuple(problems))
 
 

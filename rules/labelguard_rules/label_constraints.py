@@ -163,12 +163,12 @@ class LabelConstraints(Guardrail):
                 yield self._finding(judgment, "parent_child", said, labels=[child], missing=[parent])
         count = len(judgment.labels)
         if self.max_labels is not None and count > self.max_labels:
-            said = f"{_labels(count)} were used where at most {self.max_labels} may be"
+            said = f"The answer has {_labels(count)} where at most {self.max_labels} may be"
             yield self._finding(
                 judgment, "max_labels", said, labels=list(judgment.labels), limit=self.max_labels
             )
         if self.min_labels is not None and count < self.min_labels:
-            said = f"Only {_labels(count)} used where at least {self.min_labels} must be"
+            said = f"The answer has only {_labels(count)} where at least {self.min_labels} must be"
             yield self._finding(
                 judgment, "min_labels", said, labels=list(judgment.labels), limit=self.min_labels
             )
@@ -242,4 +242,4 @@ def _is(words: Sequence[str]) -> str:
 
 
 def _labels(count: int) -> str:
-    return "1 label" if count == 1 else f"{count} labels"
+    return "1 label" if count == 1 else f"{count or 'no'} labels"

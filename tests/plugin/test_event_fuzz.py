@@ -13,10 +13,7 @@ from hypothesis import strategies as st
 from labelguard.events import KNOWN_ACTIONS, BadDelivery, Event
 from labelguard.judgments import judgments_of
 
-BODIES = [
-    json.loads(path.read_text("utf-8"))
-    for path in sorted((Path(__file__).parent / "deliveries").glob("*.json"))
-]
+BODIES = [json.loads(path.read_text("utf-8")) for path in sorted((Path(__file__).parent / "deliveries").glob("*.json"))]
 
 _SCALARS = (
     st.none()

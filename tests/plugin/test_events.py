@@ -247,9 +247,7 @@ def test_an_annotation_without_task_and_project_takes_them_from_the_delivery() -
         ),
     ],
 )
-def test_a_wrong_shape_is_refused_with_the_field_and_what_was_found(
-    path: str, found: Any, sentence: str
-) -> None:
+def test_a_wrong_shape_is_refused_with_the_field_and_what_was_found(path: str, found: Any, sentence: str) -> None:
     """The sender's admin reads the whole sentence."""
     assert refusal(set_in(delivery("annotation-created"), path, found)) == sentence
 
@@ -258,9 +256,7 @@ def test_an_annotation_inside_another_task_is_refused() -> None:
     """Two facts that contradict each other are no fact."""
     body = delivery("tasks-created")
     body["tasks"][0]["annotations"] = [{"id": 9, "task": 77, "result": []}]
-    expected = (
-        f"`tasks[0].annotations[0].task` must be {body['tasks'][0]['id']}, the task it stands in, but is 77."
-    )
+    expected = f"`tasks[0].annotations[0].task` must be {body['tasks'][0]['id']}, the task it stands in, but is 77."
     assert refusal(body) == expected
 
 

@@ -71,9 +71,7 @@ def test_a_real_result_becomes_one_judgment_for_each_control() -> None:
         ("ranker", {"ranker": {"best": ["2", "1"]}}, {"best": ("2", "1")}, ()),
     ],
 )
-def test_each_classification_is_read_into_its_value(
-    kind: str, value: Any, read: Any, labels: tuple[str, ...]
-) -> None:
+def test_each_classification_is_read_into_its_value(kind: str, value: Any, read: Any, labels: tuple[str, ...]) -> None:
     """The value has the type its kind promises."""
     assert judgments_of([item(kind, value)]) == (Judgment("c", kind, read, labels),)
 
@@ -103,9 +101,7 @@ def test_a_broken_classification_is_kept_raw_and_nothing_is_guessed(kind: str, v
     assert judgments_of([broken]) == (Judgment("c", RAW, (broken,)),)
 
 
-@pytest.mark.parametrize(
-    "broken", [None, 3, "x", [], {}, {"type": "choices"}, {"from_name": "c"}, {"type": []}]
-)
+@pytest.mark.parametrize("broken", [None, 3, "x", [], {}, {"type": "choices"}, {"from_name": "c"}, {"type": []}])
 def test_anything_else_in_a_result_is_kept_raw(broken: Any) -> None:
     """Never raises, never drops."""
     (judgment,) = judgments_of([broken])
@@ -121,9 +117,7 @@ def test_two_answers_where_one_is_possible_are_kept_raw() -> None:
 
 def test_texts_of_one_control_add_up() -> None:
     """A text area may write one item for each text."""
-    (judgment,) = judgments_of(
-        [item("textarea", {"text": ["a"]}), item("textarea", {"text": ["b"]}, id="i2")]
-    )
+    (judgment,) = judgments_of([item("textarea", {"text": ["a"]}), item("textarea", {"text": ["b"]}, id="i2")])
     assert judgment.value == ("a", "b")
 
 
@@ -142,17 +136,13 @@ def test_a_classification_belongs_to_a_region_by_shared_id() -> None:
 
 def test_a_classification_with_geometry_belongs_to_a_region() -> None:
     """A transcription of a box carries the box, even where the box itself has no item of its own."""
-    (judgment,) = judgments_of(
-        [item("textarea", {"x": 1, "y": 2, "width": 3, "height": 4, "text": ["word"]})]
-    )
+    (judgment,) = judgments_of([item("textarea", {"x": 1, "y": 2, "width": 3, "height": 4, "text": ["word"]})])
     assert (judgment.region, judgment.value) == ("i1", ("word",))
 
 
 def test_answers_per_image_of_a_list_stay_apart() -> None:
     """`perItem` controls write an `item_index`."""
-    found = judgments_of(
-        [item("choices", {"choices": [label]}, item_index=n) for n, label in enumerate("ab")]
-    )
+    found = judgments_of([item("choices", {"choices": [label]}, item_index=n) for n, label in enumerate("ab")])
     assert [(j.region, j.labels) for j in found] == [("item:0", ("a",)), ("item:1", ("b",))]
 
 
@@ -172,20 +162,14 @@ def test_answers_per_image_of_a_list_stay_apart() -> None:
         ("somethingnew", 7, ()),
     ],
 )
-def test_regions_and_unknown_tags_are_kept_with_their_labels(
-    kind: str, value: Any, labels: tuple[str, ...]
-) -> None:
+def test_regions_and_unknown_tags_are_kept_with_their_labels(kind: str, value: Any, labels: tuple[str, ...]) -> None:
     """The raw items are the value, so that nothing is lost."""
     region = item(kind, value)
     assert judgments_of([region]) == (Judgment("c", kind, (region,), labels),)
 
 
 _JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -212,9 +196,7 @@ _VALUES = st.one_of(
     st.fixed_dictionaries({"number": st.floats(allow_nan=False, allow_infinity=False)}),
     st.fixed_dictionaries({"datetime": st.text(max_size=5)}),
     st.fixed_dictionaries({"selected": st.sampled_from(["left", "right", "both"])}),
-    st.fixed_dictionaries(
-        {"ranker": st.dictionaries(st.text(max_size=3), st.lists(st.text(max_size=3), max_size=3))}
-    ),
+    st.fixed_dictionaries({"ranker": st.dictionaries(st.text(max_size=3), st.lists(st.text(max_size=3), max_size=3))}),
     st.fixed_dictionaries({"start": st.integers(), "labels": st.lists(st.text(max_size=3), max_size=3)}),
     _JSON,
 )

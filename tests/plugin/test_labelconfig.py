@@ -29,18 +29,10 @@ def test_the_configuration_of_a_real_project_is_read_whole() -> None:
     assert config.problem == ""
     names = "sentiment topics area confidence count when comment ner certain box poly ell kp"
     assert [control.name for control in config.controls] == names.split()
-    assert config.control("sentiment") == Control(
-        "sentiment", "Choices", ("text",), ("positive", "neg"), required=True
-    )
-    assert config.control("topics") == Control(
-        "topics", "Choices", ("text",), ("billing", "refund"), multiple=True
-    )
-    assert config.control("certain") == Control(
-        "certain", "Choices", ("text",), ("yes", "no"), per_region=True
-    )
-    assert config.control("area") == Control(
-        "area", "Taxonomy", ("text",), ("EU", "EU / DE", "US"), multiple=True
-    )
+    assert config.control("sentiment") == Control("sentiment", "Choices", ("text",), ("positive", "neg"), required=True)
+    assert config.control("topics") == Control("topics", "Choices", ("text",), ("billing", "refund"), multiple=True)
+    assert config.control("certain") == Control("certain", "Choices", ("text",), ("yes", "no"), per_region=True)
+    assert config.control("area") == Control("area", "Taxonomy", ("text",), ("EU", "EU / DE", "US"), multiple=True)
     assert config.control("box") == Control("box", "RectangleLabels", ("img",), ("Car", "Tree"))
     assert config.control("nobody") is None
 
@@ -97,9 +89,7 @@ def test_each_control_tag_is_read(inner: str, control: Control) -> None:
     assert only(inner) == control
 
 
-@pytest.mark.parametrize(
-    "inner", ['<Filter name="f" toName="c"/>', "<Relations/>", '<Header value="x"/>', "<Style/>"]
-)
+@pytest.mark.parametrize("inner", ['<Filter name="f" toName="c"/>', "<Relations/>", '<Header value="x"/>', "<Style/>"])
 def test_tags_that_make_no_result_are_no_controls(inner: str) -> None:
     """A filter has a name and a target, and still says nothing."""
     assert LabelConfig.parse(f"<View>{inner}</View>") == LabelConfig()
@@ -144,9 +134,7 @@ def test_depth_neither_stops_us_nor_fills_the_memory(depth: int, problem: str) -
     assert [len(control.labels) for control in config.controls] == ([] if problem else [depth])
 
 
-_TAGS = st.sampled_from(
-    ["View", "Choices", "Choice", "Labels", "Label", "Taxonomy", "Rating", "Chat", "Ranker", "x"]
-)
+_TAGS = st.sampled_from(["View", "Choices", "Choice", "Labels", "Label", "Taxonomy", "Rating", "Chat", "Ranker", "x"])
 _ATTRIBUTES = st.dictionaries(
     st.sampled_from(["name", "toName", "value", "alias", "required", "choice", "perRegion", "allowNested"]),
     st.text("ab,$ true", max_size=6),
@@ -155,13 +143,7 @@ _ATTRIBUTES = st.dictionaries(
 
 
 def _written(tag: str, attributes: dict[str, str], inner: list[str]) -> str:
-    return (
-        f"<{tag} "
-        + " ".join(f'{k}="{v}"' for k, v in attributes.items())
-        + ">"
-        + "".join(inner)
-        + f"</{tag}>"
-    )
+    return f"<{tag} " + " ".join(f'{k}="{v}"' for k, v in attributes.items()) + ">" + "".join(inner) + f"</{tag}>"
 
 
 _XML = st.recursive(

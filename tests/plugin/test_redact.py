@@ -97,9 +97,7 @@ def test_the_given_body_is_not_changed() -> None:
     assert body == delivery()
 
 
-@pytest.mark.parametrize(
-    "key", ["title", "tokenizer", "keypoint", "key", "author", "label_config_hash", "updated_by"]
-)
+@pytest.mark.parametrize("key", ["title", "tokenizer", "keypoint", "key", "author", "label_config_hash", "updated_by"])
 def test_harmless_keys_are_no_secrets(key: str) -> None:
     """Words that merely begin alike stay."""
     assert not is_secret_key(key)

@@ -136,9 +136,7 @@ def get(app: PageScript, path: str, method: str = "GET", body: bytes = b"", **en
     setup_testing_defaults(full)
     got: dict[str, Any] = {}
 
-    def start_response(
-        status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], None]:
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
         got.update(status=int(status[:3]), headers={name.lower(): value for name, value in headers})
         return lambda _: None
 
@@ -266,7 +264,7 @@ def test_a_request_is_passed_on_with_what_it_needs_and_no_more(labelguard: Label
     assert check.body == b'{"a": 1}'
     assert check.headers["X-Labelguard-Session"] == "abc"
     assert check.headers["X-Forwarded-For"] == "192.0.2.7"
-    assert check.headers["X-Forwarded-Host"] == "studio.example"
+    assert check.headers["Host"] == "studio.example"
     assert not {"Cookie", "Authorization", "Upgrade"} & set(check.headers)
     assert session.headers["Cookie"] == "sessionid=secret"
 
@@ -364,9 +362,7 @@ def test_requests_of_other_shapes_are_refused(
 
 def test_a_wrong_upstream_address_stops_the_start_with_a_sentence() -> None:
     """It says the variable, the value and the shape."""
-    with pytest.raises(
-        ValueError, match="LABELGUARD_UPSTREAM is 'localhost:8090'; it must be an address like"
-    ):
+    with pytest.raises(ValueError, match="LABELGUARD_UPSTREAM is 'localhost:8090'; it must be an address like"):
         PageScript(Studio(), "localhost:8090")
 
 

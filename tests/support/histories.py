@@ -1,4 +1,4 @@
-"""Made-up labeling histories with a known truth: case mix that wanders, people who learn, people who drift."""
+"""Made-up labeling histories with a known truth: wandering case mix, people who learn or drift."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def history(
     """Judgments of tasks that three annotators each see, five days a week.
 
     Every annotator has a case mix of their own that changes from week to week, starts between 55 and 75%
-    accurate and learns towards 90%, and confuses labels in their own way. In the last ``drift_weeks`` those in
-    ``drifting`` call a share ``drift`` of everything "a".
+    accurate and learns towards 90%, and confuses labels in their own way. In the last ``drift_weeks`` those
+    in ``drifting`` call a share ``drift`` of everything "a".
     """
     rng = np.random.default_rng(seed)
     count = len(LABELS)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -27,6 +28,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _prepare() -> None:
+    from labelguard.logs import configure
+
+    # Warnings are for the person at the terminal; the service sets up its own logging.
+    configure("WARNING", json=False)
+
+
 for _area in (run, project):
     _area.add_to(app)
 for _name, _group in (
@@ -47,11 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; whatever goes wrong has been said on stderr."""
     # typer carries its own copy of click from 0.26 on; only its public names are the same everywhere.
-    usage_error = typer.BadParameter.__mro__[1]
+    usage_error: Any = typer.BadParameter.__mro__[1]
     try:
         code = app(list(arguments), prog_name="labelguard", standalone_mode=False)
     except usage_error as error:
-        getattr(error, "show")()  # noqa: B009 - typer gives the class no type that has it
+        error.show()
         return BAD_USAGE
     except typer.Abort as abort:
         return _aborted(abort)

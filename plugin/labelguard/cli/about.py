@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from labelguard.cli.output import Json, print_json, print_pairs, print_rows, say
+from labelguard.cli.output import Json, print_json, print_pairs, print_rows
 
 Docs = Annotated[
     Path | None, typer.Option("--write-docs", help="Write the documentation into this folder.", metavar="FOLDER")
@@ -24,20 +24,18 @@ def add_to(app: typer.Typer) -> None:
 def rules(write_docs: Docs = None, as_json: Json = False) -> None:
     """List the installed rules with their options."""
     from labelguard.manifest import rules_described
-    from labelguard.registry import broken_bundles
 
     if write_docs is not None:
+        from labelguard.registry import load_rules
         from labelguard.rulesdoc import rules_markdown
 
-        (write_docs / "rules.md").write_text(rules_markdown(), encoding="utf-8")
+        (write_docs / "rules.md").write_text(rules_markdown(load_rules().values()), encoding="utf-8")
         return
     found = rules_described()
     if as_json:
         print_json(found)
     else:
         print_rows(found, {"name": "RULE", "kind": "KIND", "summary": "WHAT IT LOOKS FOR"}, "No rule is installed.")
-    for bundle in broken_bundles():
-        say(f"{bundle}.")
 
 
 def config(write_docs: Docs = None, as_json: Json = False) -> None:

@@ -52,7 +52,7 @@ def _one(command: Any, name: str) -> Iterator[str]:
     if arguments or options:
         yield "| | |\n|---|---|"
         for argument in arguments:
-            yield f"| `{argument.human_readable_name}` | {argument.help or ''} |"
+            yield f"| `{argument.name.upper()}` | {argument.help or ''} |"
         for option in options:
             names = ", ".join(f"`{n}`" for n in (*option.opts, *option.secondary_opts))
             yield f"| {names} | {option.help or ''}{_default(option)} |"
@@ -60,7 +60,7 @@ def _one(command: Any, name: str) -> Iterator[str]:
 
 
 def _shape(argument: Any) -> str:
-    name = argument.human_readable_name
+    name = argument.name.upper()
     many = "..." if argument.nargs == -1 else ""
     return f"{name}{many}" if argument.required else f"[{name}]{many}"
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labelguard.cli.context import now, tools, who
-from labelguard.cli.output import AnyProject, Failed, Json, ProjectOption, Yes, plain, print_json, print_pairs
+from labelguard.cli.output import AnyProject, Failed, Json, ProjectOption, Yes, print_json, print_pairs
+
+if TYPE_CHECKING:
+    from labelguard.connect import ConnectReport, DisconnectReport
+    from labelguard.store import Store
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
@@ -30,20 +34,27 @@ def connect(project: ProjectOption, dry_run: DryRun = False, as_json: Json = Fal
     What happened before is the past: it gives findings, never actions. Connecting again repairs what is
     wrong and changes nothing else.
     """
-    from labelguard.connect import connect as connect_project
+    from labelguard.connect import CannotConnect, connect as connect_project
 
-    with tools() as tool, _progress("annotated tasks read", quiet=as_json) as progress:
-        report = connect_project(
-            tool.store,
-            tool.engine,
-            tool.studio,
-            project,
-            public_url=tool.settings.public_url,
-            clock=now,
-            dry_run=dry_run,
-            progress=progress,
-        )
-    _report(report, as_json)
+    with tools() as tool, _progress("tasks read", quiet=as_json) as progress:
+        tool.engine.own_user = tool.studio.server().user.id
+        try:
+            report = connect_project(
+                tool.store,
+                tool.engine,
+                tool.studio,
+                project,
+                public_url=tool.settings.public_url,
+                clock=now,
+                task_note=_task_note(tool.store, project),
+                dry_run=dry_run,
+                progress=progress,
+            )
+        except CannotConnect as error:
+            raise Failed(str(error)) from error
+        if not dry_run:
+            tool.engine.process_pending()
+    _steps(report, as_json)
 
 
 def disconnect(project: ProjectOption, yes: Yes = False, as_json: Json = False) -> None:
@@ -57,7 +68,7 @@ def disconnect(project: ProjectOption, yes: Yes = False, as_json: Json = False) 
         typer.confirm(f"Disconnect project {project} and undo what labelguard did there?", abort=True, err=True)
     with tools() as tool:
         report = disconnect_project(tool.store, tool.outbox, tool.studio, project, by=who(), clock=now)
-    _report(report, as_json)
+    _steps(report, as_json)
 
 
 def reconcile(
@@ -69,11 +80,15 @@ def reconcile(
     from labelguard.reconcile import reconcile as reconcile_project
 
     with tools() as tool, _progress("tasks compared", quiet=as_json) as progress:
+        tool.engine.own_user = tool.studio.server().user.id
         report = reconcile_project(
             tool.store, tool.engine, tool.studio, project, clock=now, full=full, progress=progress
         )
         tool.engine.process_pending()
-    _report(report, as_json)
+    if as_json:
+        print_json(report)
+    else:
+        print_pairs({"project": report.project, **report.summary()})
 
 
 def sweep(
@@ -111,23 +126,34 @@ def doctor(project: AnyProject = None, as_json: Json = False) -> None:
         raise Failed("1 check failed." if len(wrong) == 1 else f"{len(wrong)} checks failed.")
 
 
-def _report(report: Any, as_json: bool) -> None:
+def _task_note(store: Store, project: int) -> str | None:
+    """The key of ``task.data`` that the project's policy allows messages in."""
+    from labelguard.policy import load_policy
+    from labelguard.store import records
+
+    with store.read() as conn:
+        row = records.get_policy(conn, project)
+    return load_policy(row["text"]).task_note if row else None
+
+
+def _steps(report: ConnectReport | DisconnectReport, as_json: bool) -> None:
     if as_json:
         print_json(report)
-    else:
-        print_pairs({name: value for name, value in plain(report).items() if value not in (None, "", [], {})})
+        return
+    for step in report.steps:
+        typer.echo(step)
 
 
 @contextmanager
 def _progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar on stderr where a person watches; silence elsewhere."""
+    """How far it is, on stderr where a person watches; silence elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (BarColumn(), TextColumn("{task.completed} {task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

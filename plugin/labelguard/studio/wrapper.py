@@ -81,9 +81,7 @@ class PageScript:
         """``upstream`` is labelguard's address; ``timeout`` the seconds a whole exchange with it may take."""
         parts = urlsplit(upstream)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(
-                f"LABELGUARD_UPSTREAM is {upstream!r}; it must be an address like http://127.0.0.1:8090."
-            )
+            raise ValueError(f"LABELGUARD_UPSTREAM is {upstream!r}; it must be an address like http://127.0.0.1:8090.")
         self._application = application
         self._secure = parts.scheme == "https"
         self._host = parts.hostname
@@ -130,9 +128,7 @@ class PageScript:
         at = body.find(b"</head>")
         if at >= 0 and SCRIPT_TAG not in body and len(body) <= MAX_PAGE_BYTES:
             body = body[:at] + SCRIPT_TAG + body[at:]
-            headers = [
-                (name, value) for name, value in headers if name.lower() not in ("content-length", "etag")
-            ]
+            headers = [(name, value) for name, value in headers if name.lower() not in ("content-length", "etag")]
             headers.append(("Content-Length", str(len(body))))
         start_response(status, headers, *([exc_info] if exc_info else []))
         return [body]
@@ -162,9 +158,7 @@ class PageScript:
         try:
             status, headers, answer = self._ask(environ, method, path, body)
         except (OSError, http.client.HTTPException, ValueError):
-            return _say(
-                start_response, "503 Service Unavailable", "labelguard does not answer at the moment."
-            )
+            return _say(start_response, "503 Service Unavailable", "labelguard does not answer at the moment.")
         start_response(status, headers)
         return [answer]
 
@@ -210,8 +204,9 @@ class PageScript:
                 headers[name] = str(value)
         if path == _WITH_COOKIE and environ.get("HTTP_COOKIE"):
             headers["Cookie"] = str(environ["HTTP_COOKIE"])
+        # The address in the browser, as a reverse proxy would keep it: labelguard compares it with `Origin`.
+        headers["Host"] = str(environ.get("HTTP_HOST") or self._host)
         headers["X-Forwarded-For"] = str(environ.get("REMOTE_ADDR", ""))
-        headers["X-Forwarded-Host"] = str(environ.get("HTTP_HOST", ""))
         headers["X-Forwarded-Proto"] = str(environ.get("wsgi.url_scheme", "http"))
         headers["Connection"] = "close"
         return headers
@@ -296,9 +291,7 @@ def main() -> None:
         upstream = os.environ.get("LABELGUARD_UPSTREAM", "")
         if upstream:
             application = PageScript(application, upstream)
-        with make_server(
-            host or "127.0.0.1", int(str(port)), application, ThreadedWSGIServer, QuietHandler
-        ) as httpd:
+        with make_server(host or "127.0.0.1", int(str(port)), application, ThreadedWSGIServer, QuietHandler) as httpd:
             sys.stdout.write(f"Label Studio is ready on port {port}\n")
             sys.stdout.flush()
             httpd.serve_forever()

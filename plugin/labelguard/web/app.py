@@ -94,8 +94,8 @@ def create_app(
     app.register_blueprint(webhook_blueprint(store, engine, settings, metrics))
     app.register_blueprint(health_blueprint(store, engine, metrics, clock))
     app.register_blueprint(api_blueprint(store, outbox, settings, clock))
-    app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
     app.register_blueprint(page_blueprint(store, engine, studio, settings, clock))
+    app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
 
     app.after_request(_protect)
     app.register_error_handler(HTTPException, _http_error)

@@ -177,7 +177,9 @@ def page_blueprint(
         result = body.get("result")
         if not isinstance(result, list) or not all(isinstance(item, dict) for item in result):
             raise _RefusedError(400, "A check needs `result`: the annotation's result as a list of objects.")
-        blocks = engine.check(_id(body, "project"), _id(body, "task"), user, result)
+        project = _id(body, "project")
+        language = prompts.language(project, user)
+        blocks = engine.check(project, _id(body, "task"), user, result, language=language)
         return jsonify(blocks=[{"rule": block["rule"], "text": block["text"]} for block in blocks])
 
     @page.after_request
@@ -237,12 +239,12 @@ def _same_origin() -> bool:
     """Whether the request comes from a page of the origin it was sent to.
 
     Browsers set ``Sec-Fetch-Site`` on secure origins and ``Origin`` on every POST, and no page can change
-    either; a request that has neither is not from a page.
+    either; a request that has neither is not from a page. Whoever passes the requests on keeps ``Host``.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site == "same-origin"
-    host = request.headers.get("X-Forwarded-Host") or request.headers.get("Host", "")
+    host = request.headers.get("Host", "")
     return urlsplit(request.headers.get("Origin", "")).netloc == host != ""
 
 

@@ -1,0 +1,247 @@
+"""What runs by the clock: reconciling, the watchdog, the nightly audit and the sweeps.
+
+APScheduler keeps its jobs in memory; the store's ``job_runs`` say what ran when, so what was missed while the
+service was down is caught up at the next start. A job that fails is recorded, reported and tried again at its
+next time; it never takes the others with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
+import structlog
+
+from labelguard.connectors import ConnectorError, Notifier, Studio
+from labelguard.context import StoreSweepContext
+from labelguard.engine import Clock, Engine
+from labelguard.feedback import render_notification
+from labelguard.outbox import Outbox
+from labelguard.policy import ActiveRule
+from labelguard.reconcile import audit, reconcile
+from labelguard.rules import Finding, Sweep
+from labelguard.settings import Settings
+from labelguard.store import Store, records
+from labelguard.watchdog import watch
+
+log = structlog.get_logger(__name__)
+
+ADMIN_TARGET = "admin"
+"""The alert target that hears of trouble with labelguard itself, where one of that name is configured."""
+
+Summary = Mapping[str, Any]
+
+
+class UnknownSweep(ValueError):
+    """A sweep was asked for that the project's policy does not have; the message is a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The scheduled jobs, each for one project; also what the command line runs by hand."""
+
+    store: Store
+    engine: Engine
+    outbox: Outbox
+    studio: Studio
+    notifier: Notifier | None
+    settings: Settings
+    clock: Clock
+
+    def reconcile(self, project: int) -> Summary:
+        """What the webhook missed lately, and standing effects that need looking after."""
+        report = reconcile(self.store, self.engine, self.studio, project, clock=self.clock)
+        return {**report.summary(), **self.outbox.settle(project)}
+
+    def watchdog(self, project: int) -> Summary:
+        """The webhook: there, active and ours."""
+        report = watch(
+            self.store,
+            self.studio,
+            project,
+            public_url=self.settings.public_url,
+            clock=self.clock,
+            notifier=self.notifier,
+            targets=[ADMIN_TARGET] if ADMIN_TARGET in self.settings.notify else [],
+        )
+        return {"problems": list(report.problems), "repaired": report.repaired, "webhook": report.webhook}
+
+    def audit(self, project: int) -> Summary:
+        """Everything, compared; and the names of annotators."""
+        users = self.studio.users()
+        self.store.write(lambda conn: records.save_annotators(conn, users))
+        self.engine.retry_failed()
+        return audit(self.store, self.engine, self.studio, project, clock=self.clock).summary()
+
+    def sweeps(self, project: int) -> Summary:
+        """Every sweep of the project's policy."""
+        return {"findings": run_sweeps(self.store, self.engine, project, now=self.clock())}
+
+    def run(self, job: str, project: int) -> Summary | None:
+        """Run a job by name and record how it went; None where it failed."""
+        work: Callable[[int], Summary] = {
+            "reconcile": self.reconcile,
+            "watchdog": self.watchdog,
+            "audit": self.audit,
+            "sweeps": self.sweeps,
+        }[job]
+        run = self.store.write(lambda conn: records.start_job(conn, job, project, self.clock()))
+        try:
+            summary = work(project)
+        except Exception as error:
+            if isinstance(error, ConnectorError):
+                why = str(error)
+                log.warning("job_failed", job=job, project=project, reason=why)
+            else:
+                why = f"{type(error).__name__}: {error}"[:500]
+                log.exception("job_failed", job=job, project=project)
+            self.store.write(lambda conn: records.finish_job(conn, run, self.clock(), error=why))
+            self._report(job, project, why)
+            return None
+        self.store.write(lambda conn: records.finish_job(conn, run, self.clock(), summary=summary))
+        return summary
+
+    def _report(self, job: str, project: int, why: str) -> None:
+        """Tell the admin once, when a job begins to fail, not at each of its attempts."""
+        if self.notifier is None or ADMIN_TARGET not in self.settings.notify:
+            return
+        with self.store.read() as conn:
+            runs = records.last_runs(conn, job, project, limit=2)
+            row = records.get_project(conn, project)
+        if len(runs) == 2 and runs[1]["state"] == "failed":
+            return
+        title = (row or {}).get("title") or f"project {project}"
+        message = render_notification("job", "en", {"job": job, "project": title, "error": why})
+        try:
+            self.notifier.notify(ADMIN_TARGET, message.title, message.body)
+        except ConnectorError as error:
+            log.warning("admin_not_told", reason=str(error))
+
+
+def run_sweeps(
+    store: Store, engine: Engine, project: int, *, now: datetime, only: str | None = None
+) -> dict[str, list[int]]:
+    """Run a project's sweeps over its history; returns the ids of new findings by rule.
+
+    A finding about somebody that a sweep already made in the last week, and that is still open, is not made
+    again: a nightly sweep sees the same weeks many times.
+
+    Raises:
+        UnknownSweep: ``only`` names a sweep that the policy does not have.
+    """
+    with store.read() as conn:
+        loaded = engine.processor.policy(conn, project)
+    found: dict[str, list[int]] = {}
+    sweeps = [(a, a.rule) for a in loaded.rules if isinstance(a.rule, Sweep)] if loaded else []
+    if only is not None:
+        sweeps = [(active, rule) for active, rule in sweeps if active.name == only]
+        if not sweeps:
+            raise UnknownSweep(f"The policy of project {project} has no sweep named {only!r}.")
+    for active, rule in sweeps:
+        if loaded is None:
+            break
+        context = StoreSweepContext(store, loaded.policy, now=now, own_user=engine.own_user)
+        try:
+            made = list(rule.sweep(context))
+        except Exception as error:
+            log.exception("sweep_failed", rule=active.name, project=project)
+            made = [_crash(active, error)]
+        fresh = [finding for finding in made if not _repeats(store, project, active, finding, now)]
+        ids = engine.add_sweep_findings(project, active.key, fresh, now=now)
+        found.setdefault(active.name, []).extend(ids)
+    return found
+
+
+def _crash(active: ActiveRule, error: Exception) -> Finding:
+    what = f"{type(error).__name__}: {error}"[:300]
+    return Finding(
+        message=f"The sweep {active.name} failed ({what}). The other sweeps ran.",
+        evidence={"error": what},
+        severity="error",
+        observe_only=True,
+    )
+
+
+def _repeats(store: Store, project: int, active: ActiveRule, finding: Finding, now: datetime) -> bool:
+    with store.read() as conn:
+        earlier = records.list_findings(
+            conn, project=project, rule=active.name, annotator=finding.annotator, newest_first=True, limit=50
+        )
+    return any(
+        row["annotator"] == finding.annotator
+        and row["control"] == (finding.control or active.spec.control)
+        and row["labels"] == list(finding.labels)
+        and row["state"] in ("open", "acknowledged", "disputed")
+        and now - row["created_at"] < timedelta(days=7)
+        for row in earlier
+    )
+
+
+class Schedule:
+    """Runs the jobs of every connected project at their times, and first what was missed."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        from apscheduler.executors.pool import ThreadPoolExecutor
+        from apscheduler.schedulers.background import BackgroundScheduler
+
+        self._jobs = jobs
+        # One worker: the jobs of a small install must not compete with each other for its one writer.
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(1)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+
+    def start(self) -> None:
+        """Plan everything; what is overdue runs at once."""
+        now = self._jobs.clock()
+        often = timedelta(minutes=self._jobs.settings.reconcile_minutes)
+        for job in ("reconcile", "watchdog"):
+            self._scheduler.add_job(
+                self._each, "interval", args=[job], id=job, seconds=often.total_seconds(), next_run_time=now
+            )
+        at = nightly_time(self._jobs.settings.nightly_at)
+        for job in ("audit", "sweeps"):
+            due = now if self._overdue(job, now, at) else None
+            timing: dict[str, Any] = {"hour": at.hour, "minute": at.minute}
+            self._scheduler.add_job(self._each, "cron", args=[job], id=job, **timing)
+            if due is not None:
+                self._scheduler.add_job(self._each, "date", args=[job], id=f"{job}-missed", run_date=due)
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Let the job in hand finish, and stop."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)
+
+    def _each(self, job: str) -> None:
+        with self._jobs.store.read() as conn:
+            projects = [row["id"] for row in records.list_projects(conn, connected=True)]
+        for project in projects:
+            self._jobs.run(job, project)
+
+    def _overdue(self, job: str, now: datetime, at: time) -> bool:
+        """Whether a nightly job missed its last time in some connected project."""
+        last_time = last_occurrence(now, at)
+        with self._jobs.store.read() as conn:
+            for project in records.list_projects(conn, connected=True):
+                if project["connected_at"] >= last_time:
+                    continue
+                runs = records.last_runs(conn, job, project["id"])
+                if not runs or runs[0]["started_at"] < last_time:
+                    return True
+        return False
+
+
+def nightly_time(text: str) -> time:
+    """``03:00`` as a time of day, UTC."""
+    hour, _, minute = text.partition(":")
+    return time(int(hour), int(minute), tzinfo=UTC)
+
+
+def last_occurrence(now: datetime, at: time) -> datetime:
+    """The newest moment of that time of day that is not after ``now``."""
+    today = datetime.combine(now.astimezone(UTC).date(), at)
+    return today if today <= now else today - timedelta(days=1)

@@ -1,0 +1,167 @@
+"""The whole service in one process: receiver, engine, outbox and schedule over one store.
+
+SQLite wants a single writing process, so on one machine everything runs together.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import FrameType
+
+import structlog
+from flask import Flask
+
+from labelguard.connectors import ConnectorError, Notifier, Studio
+from labelguard.engine import Clock, Engine
+from labelguard.outbox import Outbox
+from labelguard.registry import load_connectors
+from labelguard.schedule import Jobs, Schedule
+from labelguard.settings import Settings
+from labelguard.store import Store
+from labelguard.store.core import StoreError
+
+log = structlog.get_logger(__name__)
+
+
+def utc_now() -> datetime:
+    """The service's clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Everything that works together, wired."""
+
+    settings: Settings
+    store: Store
+    engine: Engine
+    outbox: Outbox
+    studio: Studio | None
+    notifier: Notifier | None
+    clock: Clock
+
+    def jobs(self) -> Jobs:
+        """The scheduled jobs.
+
+        Raises:
+            ConnectorError: no Label Studio is configured.
+        """
+        if self.studio is None:
+            raise ConnectorError(
+                "labelguard is not configured for a Label Studio: set LABELGUARD_STUDIO_URL and "
+                "LABELGUARD_STUDIO_API_KEY.",
+                permanent=True,
+            )
+        return Jobs(self.store, self.engine, self.outbox, self.studio, self.notifier, self.settings, self.clock)
+
+    def app(self) -> Flask:
+        """The HTTP side."""
+        from labelguard.web.app import create_app
+
+        return create_app(self.store, self.engine, self.outbox, self.studio, self.settings, self.clock)
+
+
+@contextmanager
+def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Service]:
+    """Open the store and wire everything to it, with nothing running yet; closed at the end.
+
+    Raises:
+        StoreError: the store cannot be opened.
+    """
+    store = Store.open(settings.database_url)
+    try:
+        yield wired(settings, store, clock)
+    finally:
+        store.close()
+
+
+def wired(settings: Settings, store: Store, clock: Clock = utc_now) -> Service:
+    """Wire everything to an open store. Label Studio is not asked anything yet."""
+    engine = Engine(store, clock, keep_rejected=settings.keep_rejected)
+    connectors = load_connectors()
+    studio: Studio | None = None
+    notifier: Notifier | None = None
+    if key := settings.studio_api_key.get_secret_value():
+        studio = connectors["studio"](settings.studio_url, key)
+    if settings.notify:
+        notifier = connectors["notify"]({name: url.get_secret_value() for name, url in settings.notify.items()})
+    return Service(settings, store, engine, Outbox(store, engine, studio, notifier, clock), studio, notifier, clock)
+
+
+class Running:
+    """A service with its threads: engine, deliverer and schedule."""
+
+    def __init__(self, service: Service, *, schedule: bool = True) -> None:
+        self._service = service
+        self._stopping = threading.Event()
+        self._deliverer = threading.Thread(target=self._deliver, name="deliverer", daemon=True)
+        self._schedule = Schedule(service.jobs()) if schedule and service.studio is not None else None
+
+    def __enter__(self) -> Running:
+        self._know_own_user()
+        self._service.engine.retry_failed()
+        self._service.engine.start()
+        self._deliverer.start()
+        if self._schedule is not None:
+            self._schedule.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._service.engine.processed.set()
+        if self._schedule is not None:
+            self._schedule.stop()
+        self._deliverer.join()
+        self._service.engine.stop()
+
+    def _know_own_user(self) -> None:
+        """Ask Label Studio who we are there; until it answers, nothing of ours can come back as an event."""
+        if self._service.studio is None or self._service.engine.own_user is not None:
+            return
+        try:
+            self._service.engine.own_user = self._service.studio.server().user.id
+        except ConnectorError as error:
+            log.warning("studio_unavailable", reason=str(error))
+
+    def _deliver(self) -> None:
+        engine = self._service.engine
+        while not self._stopping.is_set():
+            # Pauses between attempts end without an event: look once a second.
+            engine.processed.wait(1.0)
+            engine.processed.clear()
+            try:
+                self._know_own_user()
+                self._service.outbox.deliver_due()
+            except StoreError as error:
+                log.error("store_unavailable", reason=str(error))  # noqa: TRY400 - the sentence says it all
+                self._stopping.wait(1.0)
+            except Exception:
+                log.exception("deliverer_failed")
+                self._stopping.wait(5.0)
+
+
+def serve(settings: Settings) -> None:
+    """Run the service until it is told to stop.
+
+    Raises:
+        StoreError: the store cannot be opened.
+        OSError: the address cannot be listened on.
+    """
+    from labelguard.web.server import make_server
+
+    with opened(settings) as service:
+        server = make_server(service.app(), settings)
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            server.close()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        with Running(service):
+            log.info("serving", host=settings.host, port=settings.port)
+            server.run()
