@@ -44,7 +44,8 @@ def propose(web: Service, finding: int = 1, kind: str = "pause") -> int:
             "created_at": NOW,
             "updated_at": NOW,
         }
-        return int(conn.execute(sa.insert(schema.actions).values(values)).inserted_primary_key[0])
+        insert = sa.insert(schema.actions).values(values).returning(schema.actions.c.id)
+        return int(conn.execute(insert).scalar_one())
 
     return web.store.write(job)
 
