@@ -119,9 +119,10 @@ class LabelConstraints(Guardrail):
 
     def warnings(self, config: LabelConfig) -> list[str]:
         """Sentences about options that do not fit a labeling configuration, such as misspelt labels."""
+        said = super().warnings(config)
         controls = [c for c in config.controls if self.control in (None, c.name)]
         if config.problem or not controls or any(c.dynamic for c in controls):
-            return []
+            return said
         offered = {label for control in controls for label in _with_ancestors(control.labels)}
         named = [label for group in self.exclusive for label in group]
         for label, needed in self.requires.items():
@@ -129,7 +130,6 @@ class LabelConstraints(Guardrail):
         for child, parent in self.parent_child.items():
             named += [child, parent]
         where = f"control {self.control}" if self.control else "the labeling configuration"
-        said = []
         for label in dict.fromkeys(named):
             if label not in offered:
                 near = difflib.get_close_matches(label, sorted(offered), n=1)
