@@ -244,6 +244,20 @@ def test_an_empty_service_says_that_nothing_is_to_do(tmp_path: Path) -> None:
     assert "No findings yet." in text
 
 
+def test_a_webhook_that_needed_repair_is_told_for_a_day(web: Service) -> None:
+    """Somebody switches the webhook off: the admin sees what was wrong and that it works again."""
+    summary = {"problems": ["The webhook was switched off."], "repaired": True, "webhook": 7}
+
+    def job(conn: sa.Connection) -> None:
+        run = records.start_job(conn, "watchdog", 3, web.clock())
+        records.finish_job(conn, run, web.clock(), summary=summary)
+
+    web.store.write(job)
+    web.sign_in()
+
+    assert "The webhook was switched off." in Elements(web.page("/")).text
+
+
 # What can be decided on it
 
 
