@@ -158,10 +158,10 @@ def serve(settings: Settings) -> None:
         server = make_server(service.app(), settings)
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            server.close()
+            # What waitress ends its loop for by itself; closing its sockets under it would be an error.
+            raise KeyboardInterrupt
 
         signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
         with Running(service):
             log.info("serving", host=settings.host, port=settings.port)
             server.run()

@@ -47,9 +47,8 @@ def add_finding(web: Service, **values: Any) -> int:
         "created_at": NOW,
         **values,
     }
-    return web.store.write(
-        lambda conn: int(conn.execute(sa.insert(schema.findings).values(row)).inserted_primary_key[0])
-    )
+    insert = sa.insert(schema.findings).values(row).returning(schema.findings.c.id)
+    return web.store.write(lambda conn: int(conn.execute(insert).scalar_one()))
 
 
 def add_action(web: Service, finding: int, **values: Any) -> int:
@@ -68,9 +67,8 @@ def add_action(web: Service, finding: int, **values: Any) -> int:
         "updated_at": NOW,
         **values,
     }
-    return web.store.write(
-        lambda conn: int(conn.execute(sa.insert(schema.actions).values(row)).inserted_primary_key[0])
-    )
+    insert = sa.insert(schema.actions).values(row).returning(schema.actions.c.id)
+    return web.store.write(lambda conn: int(conn.execute(insert).scalar_one()))
 
 
 class Elements(HTMLParser):
