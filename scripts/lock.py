@@ -38,7 +38,7 @@ def main() -> int:
     status = subprocess.run(command, input="\n".join(wanted), text=True, cwd=ROOT, check=False).returncode
     if status == 0:
         lines = LOCK.read_text("utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if not line.startswith("#")]
+        kept = [line for line in lines if line.strip() and not line.startswith("#")]
         LOCK.write_text(HEADER + "".join(kept), "utf-8")
     return status
 

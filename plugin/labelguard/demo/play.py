@@ -66,7 +66,7 @@ def run(
             console.print(str(error), markup=False)
             return 1
         except KeyboardInterrupt:
-            console.print("The demo has ended; its data stays until the next one.")
+            console.print("\nThe demo has ended; its data stays until the next one.")
             return 130 if once else 0
 
 
@@ -243,7 +243,8 @@ class _Demo:
         for name, account in logins:
             self.console.print(f"  {name:6} {account.email:22} password {account.password}", markup=False)
         self.console.print(
-            "Sign in as Dora, press Label All Tasks and submit something even and odd: the prompt is in the page.\n"
+            "Sign in as Dora and press Label All Tasks: what was sent back to her waits in the page.\n"
+            "Label something as even and odd to see it happen.\n"
             f"Status page: {address}/   token {token}\n"
             f"Change {self.folder / 'policy.yaml'} and use it: "
             f"set -a; . {self.folder / 'env'}; set +a; labelguard policy apply {self.folder / 'policy.yaml'}\n"
