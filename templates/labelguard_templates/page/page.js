@@ -534,6 +534,9 @@
     return {
       add: guarded((project, prompt) => {
         if (typeof prompt?.id !== "string" || typeof prompt.text !== "string" || !prompt.text) return;
+        // Opened again by its link, the annotation is what they are looking at already.
+        const open = Number(new URLSearchParams(location.search).get("annotation"));
+        if (prompt.kind === "rework" && open && open === prompt.annotation) return;
         if (handled.has(prompt.id) || queue.some((waiting) => waiting.id === prompt.id)) return;
         const id = (value) => (Number.isInteger(value) ? value : null);
         queue.push({ ...prompt, project, task: id(prompt.task), annotation: id(prompt.annotation) });
