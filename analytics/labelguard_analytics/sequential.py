@@ -110,9 +110,7 @@ class _OneSidedBet:
         """
         size = len(self.RATIOS)
         if any(len(state[key]) != size for key in ("capital", "best", "start")):
-            raise ValueError(
-                f"This state does not belong to a {type(self).__name__} with {size} odds ratios."
-            )
+            raise ValueError(f"This state does not belong to a {type(self).__name__} with {size} odds ratios.")
         self.n = int(state["n"])
         self.since = None if state["since"] is None else int(state["since"])
         self.peak = float(state["peak"])

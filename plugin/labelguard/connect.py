@@ -84,11 +84,17 @@ def connect(
     url = webhook_url(public_url, project)
     with store.read() as conn:
         row = records.get_project(conn, project) or {}
+        old_note = records.get_cursor(conn, _note_cursor(project))
     found = standing(studio.webhooks(project), url=url, actions=events, known=row.get("webhook_id"))
     first = row.get("connected_at") is None
-    noted = _with_note(info.label_config, task_note) if task_note else info.label_config
+    plain = info.label_config
+    if old_note and old_note != task_note:
+        plain = _without_note(plain, old_note)
+    noted = _with_note(plain, task_note) if task_note else plain
     steps = [_webhook_step(found, url, dry_run=dry_run)]
-    if noted != info.label_config:
+    if plain != info.label_config:
+        steps.append(f"{_did('Remove', dry_run)} the line that shows “{old_note}” from the labeling interface.")
+    if noted != plain:
         steps.append(f"{_did('Add', dry_run)} a line that shows “{task_note}” to the labeling interface.")
     if dry_run:
         steps.append("Would read every annotated task, without any action.")
@@ -148,11 +154,12 @@ def disconnect(
             studio.set_label_config(project, without)
     if note:
         store.write(lambda conn: records.set_cursor(conn, _note_cursor(project), None, clock()))
-    store.write(
-        lambda conn: records.set_connection(
-            conn, project, connected_at=None, webhook_id=None, webhook_url=None, token_hash=None
+    if row:
+        store.write(
+            lambda conn: records.set_connection(
+                conn, project, connected_at=None, webhook_id=None, webhook_url=None, token_hash=None
+            )
         )
-    )
     steps = [f"Took back {undone} effects.", f"Deleted {deleted} webhooks."]
     if removed:
         steps.append(f"Took the line that shows “{note}” out of the labeling interface.")

@@ -50,7 +50,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _MISSING = object()
 
 
-class BadDelivery(ValueError):  # noqa: N818 - it names what is wrong, as the log will read
+class BadDelivery(ValueError):
     """A webhook request that cannot be understood; the message is a sentence for the sender's admin."""
 
 
@@ -259,8 +259,7 @@ def _needed_project(action: str, body: Mapping[str, Any]) -> Project:
     project = _optional_project(body)
     if project is None:
         raise BadDelivery(
-            f"The {action} delivery has no `project`. "
-            'Switch on "Send payload" for the webhook in Label Studio.'
+            f'The {action} delivery has no `project`. Switch on "Send payload" for the webhook in Label Studio.'
         )
     return project
 
@@ -488,9 +487,7 @@ def _clean(value: Any, depth: int) -> Any:
     below = depth + 1
     if isinstance(value, Mapping):
         return {
-            (key if type(key) is str and key.isascii() and "\0" not in key else _clean_key(key)): _clean(
-                inner, below
-            )
+            (key if type(key) is str and key.isascii() and "\0" not in key else _clean_key(key)): _clean(inner, below)
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):

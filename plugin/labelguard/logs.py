@@ -71,6 +71,8 @@ def configure(level: str = "INFO", *, json: bool | None = None, stream: TextIO |
     # A line for each request a client library makes says nothing and may name an address with a secret.
     for chatty in ("urllib3", "httpx", "httpcore", "apprise", "apscheduler", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # It warns of every request that waits for a thread; the metrics tell of load better.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
 def through_logging() -> None:

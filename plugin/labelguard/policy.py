@@ -27,7 +27,7 @@ from pydantic import (
 from labelguard.optiontypes import BadOption, convert, option_schema, option_types
 from labelguard.registry import broken_bundles, load_rules
 from labelguard.rules import Guardrail, Sweep
-from labelguard.wording import instead, quoted
+from labelguard.wording import instead, likely, quoted
 from labelguard.yamlfile import Document, Path, Problem, read_yaml, write_yaml, written
 
 Mode = Literal["observe", "recommend", "enforce"]
@@ -74,7 +74,7 @@ class ActionSpec(BaseModel):
 
     kind: ActionKind
     target: Text | None = None
-    """Whom: a name of ``people`` or a cohort (notify, escalate)."""
+    """Whom (notify, escalate): a name of ``people`` or a cohort, or else an alert target of LABELGUARD_NOTIFY."""
 
     @model_validator(mode="before")
     @classmethod
@@ -469,12 +469,10 @@ def _target_mistakes(raw: Mapping[str, Any], path: Path, data: Any, known: set[s
             yield here, f"{subject} does not say whom; write {{{action.kind}: <a name of people>}}."
         elif action.kind not in TARGETED and action.target is not None:
             yield here, f"{subject} needs nobody named; write {action.kind} alone."
-        elif action.target is not None and action.target not in known:
-            guess = instead(action.target, known) if known else "add it to `people`."
-            yield (
-                here,
-                f"{subject} is for {action.target!r}, whom `people` and `cohorts` do not name; {guess}",
-            )
+        elif action.target is not None and action.target not in known and likely(action.target, known):
+            # A name far from all of them is that of an alert target, which only the configuration knows.
+            guess = instead(action.target, known)
+            yield here, f"{subject} is for {action.target!r}, whom `people` and `cohorts` do not name; {guess}"
 
 
 def _permission_mistakes(raw: Mapping[str, Any], path: Path, rule_class: RuleClass) -> Iterator[tuple[Path, str]]:

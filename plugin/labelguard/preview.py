@@ -85,9 +85,7 @@ def run_example(rule_cls: type[Rule], example: Example) -> list[Finding]:
         task = Task(id=number, project=1, data=example.data, overlap=len(example.before) + 1)
         if example.gold is not None:
             context.add_gold(GoldAnswer(number, judgments_of(example.gold)))
-        results: list[tuple[int, Sequence[ResultItem]]] = [
-            (101 + i, result) for i, result in enumerate(example.before)
-        ]
+        results: list[tuple[int, Sequence[ResultItem]]] = [(101 + i, result) for i, result in enumerate(example.before)]
         for place, (who, result) in enumerate([*results, (AUTHOR, example.result)]):
             at = START + timedelta(minutes=number, seconds=place)
             annotation = Annotation(

@@ -21,9 +21,7 @@ _SECRET_WORDS = frozenset(
     | {"login", "passphrase", "passwd", "password", "passwords", "pwd", "sas", "secret", "secrets"}
     | {"sessionid", "signature", "token", "tokens"}
 )
-_SECRET_PAIRS = frozenset(
-    {"access", "account", "api", "encryption", "private", "secret", "shared", "signing"}
-)
+_SECRET_PAIRS = frozenset({"access", "account", "api", "encryption", "private", "secret", "shared", "signing"})
 """Words that make a following ``key`` a secret: ``aws_access_key_id``, Azure's ``account_key``."""
 
 _CONTENT = frozenset({"data", "meta", "result", "prediction", "predictions", "drafts"})

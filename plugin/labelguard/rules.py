@@ -162,6 +162,14 @@ class Rule:
 
     control: str | None = option(None, "The control tag to look at; without it, every suitable one.")
 
+    def warnings(self, config: LabelConfig) -> list[str]:
+        """Sentences about options that do not fit a labeling configuration, such as misspelt labels."""
+        known = [control.name for control in config.controls]
+        if self.control is None or config.problem or self.control in known:
+            return []
+        there = ", ".join(known) or "none"
+        return [f"The labeling configuration has no control named {self.control!r}; there is {there}."]
+
 
 @dataclass(frozen=True)
 class Guardrail(Rule):

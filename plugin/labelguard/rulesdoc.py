@@ -30,11 +30,7 @@ def rules_markdown(rules: Iterable[type[Rule]]) -> str:
 def _section(rule: type[Rule]) -> Iterator[str]:
     yield f"## {rule.name}"
     yield ""
-    kind = (
-        "Guardrail: looks at each submission."
-        if issubclass(rule, Guardrail)
-        else "Sweep: runs on a schedule."
-    )
+    kind = "Guardrail: looks at each submission." if issubclass(rule, Guardrail) else "Sweep: runs on a schedule."
     facts = [kind]
     if rule.stateless:
         facts.append("It needs no history, so it can also check before the save.")

@@ -19,10 +19,11 @@ from flask import Flask
 from labelguard.connectors import ConnectorError, Notifier, Studio
 from labelguard.engine import Clock, Engine
 from labelguard.outbox import Outbox
-from labelguard.registry import load_connectors
+from labelguard.policy import BadPolicy
+from labelguard.registry import load_connectors, load_rules
 from labelguard.schedule import Jobs, Schedule
 from labelguard.settings import Settings
-from labelguard.store import Store
+from labelguard.store import Store, records
 from labelguard.store.core import StoreError
 
 log = structlog.get_logger(__name__)
@@ -104,6 +105,7 @@ class Running:
 
     def __enter__(self) -> Running:
         self._know_own_user()
+        self._warm_up()
         self._service.engine.retry_failed()
         self._service.engine.start()
         self._deliverer.start()
@@ -118,6 +120,16 @@ class Running:
             self._schedule.stop()
         self._deliverer.join()
         self._service.engine.stop()
+
+    def _warm_up(self) -> None:
+        """Load rules and policies now: the first annotator to submit should not wait for imports."""
+        load_rules()
+        with self._service.store.read() as conn:
+            for project in records.list_projects(conn, connected=True):
+                try:
+                    self._service.engine.processor.policy(conn, project["id"])
+                except BadPolicy as error:
+                    log.error("policy_unusable", project=project["id"], reason=str(error))  # noqa: TRY400
 
     def _know_own_user(self) -> None:
         """Ask Label Studio who we are there; until it answers, nothing of ours can come back as an event."""
@@ -158,10 +170,10 @@ def serve(settings: Settings) -> None:
         server = make_server(service.app(), settings)
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            server.close()
+            # What waitress ends its loop for by itself; closing its sockets under it would be an error.
+            raise KeyboardInterrupt
 
         signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
         with Running(service):
             log.info("serving", host=settings.host, port=settings.port)
             server.run()

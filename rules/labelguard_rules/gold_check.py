@@ -53,9 +53,7 @@ class GoldCheck(Guardrail):
         ),
     )
 
-    target_accuracy: float = option(
-        0.85, "The share of known tasks to be answered right.", minimum=0.01, maximum=0.99
-    )
+    target_accuracy: float = option(0.85, "The share of known tasks to be answered right.", minimum=0.01, maximum=0.99)
     false_alarm: float = option(
         0.05,
         "How likely somebody at the target may ever be flagged, over all time.",
@@ -129,9 +127,7 @@ class GoldCheck(Guardrail):
             return len(set(own.labels) & set(right.labels)) / len(union) if union else 1.0
         return float(set(own.labels) == set(right.labels))
 
-    def _finding(
-        self, test: AccuracyTest, right: float, latest: list[list[float]], *, again: bool
-    ) -> Finding:
+    def _finding(self, test: AccuracyTest, right: float, latest: list[list[float]], *, again: bool) -> Finding:
         since = test.since or 1
         share = right / test.n
         often = round(1 / self.false_alarm)

@@ -83,9 +83,7 @@ class LabelConstraints(Guardrail):
     parent_child: dict[str, str] = option(  # noqa: RUF009
         {}, "For a child label, its parent label; the child may only be used together with the parent."
     )
-    min_labels: int | None = option(
-        None, "The fewest labels of an answer; no limit when left out.", minimum=0
-    )
+    min_labels: int | None = option(None, "The fewest labels of an answer; no limit when left out.", minimum=0)
     max_labels: int | None = option(None, "The most labels of an answer; no limit when left out.", minimum=0)
     required: bool = option(False, "Whether the control must be answered.")
     when: dict[str, Any] = option(  # noqa: RUF009
@@ -93,7 +91,7 @@ class LabelConstraints(Guardrail):
         "Conditions on the task, such as data.lang: [de, at]; the rule applies only if every one is met.",
     )
 
-    def check(self, submission: Submission, context: Context) -> Iterator[Finding]:  # noqa: ARG002
+    def check(self, submission: Submission, context: Context) -> Iterator[Finding]:
         """Yield one finding for each constraint that an answer breaks."""
         if submission.annotation.was_cancelled or not _applies(self.when, submission):
             return
@@ -121,9 +119,10 @@ class LabelConstraints(Guardrail):
 
     def warnings(self, config: LabelConfig) -> list[str]:
         """Sentences about options that do not fit a labeling configuration, such as misspelt labels."""
+        said = super().warnings(config)
         controls = [c for c in config.controls if self.control in (None, c.name)]
         if config.problem or not controls or any(c.dynamic for c in controls):
-            return []
+            return said
         offered = {label for control in controls for label in _with_ancestors(control.labels)}
         named = [label for group in self.exclusive for label in group]
         for label, needed in self.requires.items():
@@ -131,7 +130,6 @@ class LabelConstraints(Guardrail):
         for child, parent in self.parent_child.items():
             named += [child, parent]
         where = f"control {self.control}" if self.control else "the labeling configuration"
-        said = []
         for label in dict.fromkeys(named):
             if label not in offered:
                 near = difflib.get_close_matches(label, sorted(offered), n=1)
@@ -149,9 +147,7 @@ class LabelConstraints(Guardrail):
         for group in self.exclusive:
             clash = [label for label in dict.fromkeys(group) if label in used]
             if len(clash) > 1:
-                yield self._finding(
-                    judgment, "exclusive", f"The labels {_and(clash)} exclude each other", labels=clash
-                )
+                yield self._finding(judgment, "exclusive", f"The labels {_and(clash)} exclude each other", labels=clash)
         for label, needed in self.requires.items():
             missing = [other for other in needed if other not in used]
             if label in used and missing:
@@ -164,14 +160,10 @@ class LabelConstraints(Guardrail):
         count = len(judgment.labels)
         if self.max_labels is not None and count > self.max_labels:
             said = f"The answer has {_labels(count)} where at most {self.max_labels} may be"
-            yield self._finding(
-                judgment, "max_labels", said, labels=list(judgment.labels), limit=self.max_labels
-            )
+            yield self._finding(judgment, "max_labels", said, labels=list(judgment.labels), limit=self.max_labels)
         if self.min_labels is not None and count < self.min_labels:
             said = f"The answer has only {_labels(count)} where at least {self.min_labels} must be"
-            yield self._finding(
-                judgment, "min_labels", said, labels=list(judgment.labels), limit=self.min_labels
-            )
+            yield self._finding(judgment, "min_labels", said, labels=list(judgment.labels), limit=self.min_labels)
 
     def _finding(
         self,

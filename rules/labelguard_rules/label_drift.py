@@ -32,9 +32,7 @@ class LabelDrift(Sweep):
 
     name: ClassVar[str] = "label-drift"
 
-    level: float = option(
-        0.1, "The share of false names among those named in one sweep.", minimum=0.001, maximum=0.5
-    )
+    level: float = option(0.1, "The share of false names among those named in one sweep.", minimum=0.001, maximum=0.5)
     recent_days: int = option(28, "How many days count as recent.", minimum=2)
     margin: float = option(
         0.1,
@@ -42,9 +40,7 @@ class LabelDrift(Sweep):
         minimum=0,
         maximum=1,
     )
-    min_judgments: int = option(
-        50, "Judgments that others made too, needed in each of the two periods.", minimum=10
-    )
+    min_judgments: int = option(50, "Judgments that others made too, needed in each of the two periods.", minimum=10)
     min_days: int = option(5, "Days with such judgments, needed in each of the two periods.", minimum=2)
 
     def sweep(self, context: SweepContext) -> Iterator[Finding]:

@@ -108,9 +108,7 @@ class SingleLabelOveruse(Guardrail):
             if judgment.kind in _KINDS and not judgment.region and self.control in (None, judgment.control):
                 yield from self._judge(submission, author, judgment, context)
 
-    def _judge(
-        self, submission: Submission, author: int, judgment: Judgment, context: Context
-    ) -> Iterator[Finding]:
+    def _judge(self, submission: Submission, author: int, judgment: Judgment, context: Context) -> Iterator[Finding]:
         control, task = judgment.control, submission.task
         weight, own = self._weight(submission, control), _labels(judgment)
         mine = context.state(f"annotator:{author}:{control}")
@@ -183,8 +181,7 @@ class SingleLabelOveruse(Guardrail):
             return None
         answer = _labels(right)
         return {
-            label: self.gold_error if label in known and label not in answer else 1.0
-            for label in own | answer | known
+            label: self.gold_error if label in known and label not in answer else 1.0 for label in own | answer | known
         }
 
     def _shown(self, submission: Submission, control: str) -> frozenset[str] | None:
@@ -280,9 +277,7 @@ class SingleLabelOveruse(Guardrail):
                 },
             )
 
-    def _observe(
-        self, state: MutableMapping[str, Any], own: frozenset[str], control: str
-    ) -> Iterator[Finding]:
+    def _observe(self, state: MutableMapping[str, Any], own: frozenset[str], control: str) -> Iterator[Finding]:
         plain = state.setdefault("plain", {"n": 0, "labels": {}, "said": False})
         plain["n"] += 1
         for label in own:

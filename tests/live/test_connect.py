@@ -167,6 +167,21 @@ def test_disconnecting_removes_the_webhook_and_the_note_line(labelguard: Receive
     assert (row["connected_at"], row["token_hash"], row["webhook_id"]) == (None, None, None)
 
 
+def test_another_note_key_replaces_the_line_and_none_takes_it_away(labelguard: Receiver, studio: StudioServer) -> None:
+    """There is never a line of ours that nobody remembers."""
+    project = studio.project("Other note")
+
+    def config() -> str:
+        return str(project.api.call("GET", f"/api/projects/{project.id}/")["label_config"])
+
+    connected(labelguard, project, task_note="first")
+    connected(labelguard, project, task_note="second")
+    assert "$first" not in config()
+    assert config().count("$second") == 1
+    connected(labelguard, project)
+    assert config() == LABEL_CONFIG
+
+
 def test_a_labeling_interface_that_cannot_take_a_note_is_said_to_be_so(
     labelguard: Receiver, studio: StudioServer
 ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -47,12 +48,13 @@ def test_it_takes_a_personal_access_token(studio: StudioServer) -> None:
 def test_enterprise_calls_are_refused_with_a_sentence_on_community(studio: StudioServer, project: LiveProject) -> None:
     """Nothing is sent that Community answers with a page of 170 kilobytes."""
     connector = studio.connector()
-    for call in (
+    calls: list[Callable[[], None]] = [
         lambda: connector.comment(1, "text", "marker"),
         lambda: connector.assign(project.id, project.tasks[0], [1]),
         lambda: connector.pause(project.id, 1, "why"),
         lambda: connector.unpause(project.id, 1),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ConnectorError, match=r"This Label Studio \(Community 1\.[\d.]+\) has no ") as error:
             call()
         assert error.value.permanent
@@ -197,14 +199,42 @@ def test_a_task_note_keeps_storage_links_and_goes_away_without_a_trace(studio: S
     project = studio.project(
         "Notes", label_config='<View><Image name="i" value="$image"/><TextArea name="t" toName="i"/></View>'
     )
+    _add_bucket(studio, project, "bucket")
     data = {"image": "s3://bucket/a.png", "more": {"deep": [1, None, "ü"]}}
     [task] = project.import_tasks([{"data": data}])
+    resolved = project.api.call("GET", f"/api/tasks/{task}/")["data"]["image"]
+    assert resolved.startswith(f"/tasks/{task}/resolve/")
     connector = studio.connector()
     connector.set_task_note(task, "labelguard_note", "Please look again.")
     assert connector.task(task).task.data == {**data, "labelguard_note": "Please look again."}
     connector.set_task_note(task, "labelguard_note", "")
     connector.set_task_note(task, "labelguard_note", "")
     assert connector.task(task).task.data == data
+
+
+def _add_bucket(studio: StudioServer, project: LiveProject, bucket: str) -> None:
+    """Give a project an S3 storage; through the API that needs a bucket that exists."""
+    values = {
+        "created_at": "2026-01-01 00:00:00",
+        "bucket": bucket,
+        "use_blob_urls": False,
+        "presign": True,
+        "presign_ttl": 1,
+        "project_id": project.id,
+        "recursive_scan": False,
+        "status": "initialized",
+        "synchronizable": False,
+        "aws_access_key_id": "a",
+        "aws_secret_access_key": "b",
+    }
+    names, marks = ", ".join(values), ", ".join("?" * len(values))
+    database = sqlite3.connect(studio.process.data_dir / "label_studio.sqlite3", timeout=20)
+    with database:
+        database.execute(
+            f"INSERT INTO io_storages_s3importstorage ({names}) VALUES ({marks})",  # noqa: S608 - names from above
+            list(values.values()),
+        )
+    database.close()
 
 
 def test_webhooks_are_made_changed_listed_and_deleted(studio: StudioServer, project: LiveProject) -> None:
@@ -355,7 +385,7 @@ def test_an_unknown_operator_is_accepted_silently(studio: StudioServer, project:
     query += '"value": 1000000, "type": "Number"}]}}'
     answer = requests.get(
         f"{studio.url}/api/tasks/",
-        params={"project": project.id, "query": query},
+        params={"project": str(project.id), "query": query},
         headers={"Authorization": f"Token {studio.admin.token}"},
         timeout=20,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def propose(web: Service, finding: int = 1, kind: str = "pause") -> int:
             "created_at": NOW,
             "updated_at": NOW,
         }
-        return int(conn.execute(sa.insert(schema.actions).values(values)).inserted_primary_key[0])
+        insert = sa.insert(schema.actions).values(values).returning(schema.actions.c.id)
+        return int(conn.execute(insert).scalar_one())
 
     return web.store.write(job)
 
@@ -307,3 +309,17 @@ def test_any_request_gets_a_clear_answer(
     assert answer.status_code < 500
     assert answer.is_json
     assert answer.status_code < 400 or "error" in answer.json
+
+
+def test_every_address_and_number_is_documented(web: Service) -> None:
+    """``docs/api.md`` names every address of the API, and every metric."""
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+    addresses = {str(rule) for rule in web.app.url_map.iter_rules() if rule.endpoint.startswith(("api.", "health."))}
+    metrics = set(re.findall(r"^# TYPE (\w+)", web.client.get("/metrics").get_data(as_text=True), re.MULTILINE))
+
+    assert len(addresses) > 8
+    for address in addresses:
+        shown = re.sub(r"<any\((\w+), .*", r"\1", re.sub(r"<int:(finding|action)>", "<id>", address))
+        assert re.sub(r"<int:(\w+)>", r"<\1>", shown) in text, address
+    for metric in metrics:
+        assert metric.removesuffix("_created") in text, metric

@@ -245,6 +245,32 @@ def test_actions_are_stopped_and_resumed(run: Run, tmp_path: Path) -> None:
     assert enabled()
 
 
+def test_sweeps_run_by_hand(run: Run, tmp_path: Path) -> None:
+    """All of the policy's, or the one that is named; a name that the policy does not have is said."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("project: 3\nrules: [{rule: looks-back}]\n", encoding="utf-8")
+    run("policy", "apply", str(file))
+
+    assert json.loads(run("sweep", "-p", "3", "--json")[1]) == {"project": 3, "findings": {"looks-back": []}}
+    assert run("sweep", "-p", "3")[1] == "looks-back made 0 new findings.\n"
+    assert run("sweep", "-p", "3", "--rule", "label-drift")[::2] == (
+        1,
+        "The policy of project 3 has no sweep named 'label-drift'.\n",
+    )
+
+
+def test_the_doctor_says_what_is_wrong_and_the_fix(run: Run) -> None:
+    """Without a token nothing else can work; the exit code tells a script."""
+    code, out, err = run("doctor")
+
+    assert code == 1
+    assert err.endswith(" failed.\n")
+    assert "WRONG   token: labelguard has no token for Label Studio." in out
+    checks = {check["name"]: check for check in json.loads(run("doctor", "--json")[1])}
+    assert checks["store"]["ok"] is True
+    assert checks["token"]["fix"].startswith("Create a user of its own for it")
+
+
 def test_empty_lists_are_said_in_words_and_are_lists_as_json(run: Run) -> None:
     """A script can always read the answer."""
     assert run("actions", "pending")[1] == "No action waits for a person.\n"

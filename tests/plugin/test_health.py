@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -25,6 +27,12 @@ def numbers(web: Service) -> dict[str, float]:
     """The metrics, by name with labels."""
     lines = web.client.get("/metrics").get_data(as_text=True).splitlines()
     return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if not x.startswith("#"))}
+
+
+def ready(web: Service) -> tuple[int, dict[str, Any]]:
+    """What the readiness probe is answered."""
+    answer = web.client.get("/readyz")
+    return answer.status_code, json.loads(answer.data)
 
 
 def test_the_process_is_alive(web: Service) -> None:
@@ -48,11 +56,11 @@ def test_a_working_service_is_ready(web: Service) -> None:
 def test_a_store_that_is_gone_makes_it_unready(web: Service) -> None:
     """The answer says which check failed and what to look at."""
     web.store.close()
-    answer = web.client.get("/readyz")
+    status, said = ready(web)
 
-    assert answer.status_code == 503
-    assert answer.json["ready"] is False
-    assert answer.json["checks"]["store_writable"] == {
+    assert status == 503
+    assert said["ready"] is False
+    assert said["checks"]["store_writable"] == {
         "ok": False,
         "problem": "The store cannot be written: look at the disk's free space and the file's permissions.",
     }
@@ -63,7 +71,7 @@ def test_a_store_that_cannot_be_written_makes_it_unready(tmp_path: Path) -> None
     with service(tmp_path) as web:
         with closing(sqlite3.connect(tmp_path / "labelguard.sqlite3")) as other:
             other.execute("DROP TABLE cursors")
-        checks = web.client.get("/readyz").json["checks"]
+        checks = ready(web)[1]["checks"]
 
     assert checks["store_readable"] == {"ok": True}
     assert checks["store_writable"]["ok"] is False
@@ -88,10 +96,10 @@ def test_a_worker_that_stopped_makes_it_unready(web: Service) -> None:
     """Deliveries would be taken in and never judged."""
     web.engine.stop()
 
-    answer = web.client.get("/readyz")
+    status, said = ready(web)
 
-    assert answer.status_code == 503
-    assert answer.json["checks"]["worker"]["problem"] == (
+    assert status == 503
+    assert said["checks"]["worker"]["problem"] == (
         "The worker that judges deliveries is not running: restart labelguard."
     )
 
@@ -152,9 +160,12 @@ def test_two_services_in_one_process_do_not_share_numbers(web: Service, tmp_path
 
 def test_jobs_are_counted_by_how_they_ended(web: Service) -> None:
     """A job that fails night after night shows."""
-    for error in (None, "Label Studio did not answer.", None):
-        run = web.store.write(lambda conn: records.start_job(conn, "audit", PROJECT, NOW))
-        web.store.write(lambda conn, r=run, e=error: records.finish_job(conn, r, NOW, error=e))
+
+    def run(conn: sa.Connection) -> None:
+        for error in (None, "Label Studio did not answer.", None):
+            records.finish_job(conn, records.start_job(conn, "audit", PROJECT, NOW), NOW, error=error)
+
+    web.store.write(run)
 
     assert numbers(web)['labelguard_job_runs{job="audit",state="done"}'] == 2
     assert numbers(web)['labelguard_job_runs{job="audit",state="failed"}'] == 1

@@ -47,9 +47,8 @@ def add_finding(web: Service, **values: Any) -> int:
         "created_at": NOW,
         **values,
     }
-    return web.store.write(
-        lambda conn: int(conn.execute(sa.insert(schema.findings).values(row)).inserted_primary_key[0])
-    )
+    insert = sa.insert(schema.findings).values(row).returning(schema.findings.c.id)
+    return web.store.write(lambda conn: int(conn.execute(insert).scalar_one()))
 
 
 def add_action(web: Service, finding: int, **values: Any) -> int:
@@ -68,9 +67,8 @@ def add_action(web: Service, finding: int, **values: Any) -> int:
         "updated_at": NOW,
         **values,
     }
-    return web.store.write(
-        lambda conn: int(conn.execute(sa.insert(schema.actions).values(row)).inserted_primary_key[0])
-    )
+    insert = sa.insert(schema.actions).values(row).returning(schema.actions.c.id)
+    return web.store.write(lambda conn: int(conn.execute(insert).scalar_one()))
 
 
 class Elements(HTMLParser):
@@ -244,6 +242,20 @@ def test_an_empty_service_says_that_nothing_is_to_do(tmp_path: Path) -> None:
 
     assert "Nothing right now." in text
     assert "No findings yet." in text
+
+
+def test_a_webhook_that_needed_repair_is_told_for_a_day(web: Service) -> None:
+    """Somebody switches the webhook off: the admin sees what was wrong and that it works again."""
+    summary = {"problems": ["The webhook was switched off."], "repaired": True, "webhook": 7}
+
+    def job(conn: sa.Connection) -> None:
+        run = records.start_job(conn, "watchdog", 3, web.clock())
+        records.finish_job(conn, run, web.clock(), summary=summary)
+
+    web.store.write(job)
+    web.sign_in()
+
+    assert "The webhook was switched off." in Elements(web.page("/")).text
 
 
 # What can be decided on it

@@ -62,9 +62,7 @@ def test_annotators_like_their_peers_stay_unflagged(crowd: pd.DataFrame) -> None
     for number, job in enumerate(("CF_amt", "SP_amt", "ZenCrowd_in", "MS")):
         part = in_order(crowd[crowd["job"] == job], "shuffled", seed=200 + number).copy()
         rng = np.random.default_rng(300 + number)
-        part["label"] = part.groupby("item")["label"].transform(
-            lambda x, rng=rng: rng.permutation(x.to_numpy())
-        )
+        part["label"] = part.groupby("item")["label"].transform(lambda x, rng=rng: rng.permutation(x.to_numpy()))
         flagged += len(replay([rule], part, gold=False)[0])
         people += part["annotator"].nunique()
     assert flagged / people < FALSE_ALARM

@@ -34,9 +34,7 @@ def crowd_data() -> pd.DataFrame:
     return frame[["job", "annotator", "item", "label", "gold"]]
 
 
-def replay(
-    rules: Sequence[Guardrail], frame: pd.DataFrame, *, gold: bool, overlap: int = 1
-) -> list[dict[int, int]]:
+def replay(rules: Sequence[Guardrail], frame: pd.DataFrame, *, gold: bool, overlap: int = 1) -> list[dict[int, int]]:
     """For each rule, whom it flagged (more than observed) and after how many of their judgments."""
     labels = sorted({*frame["label"], *frame["gold"]})
     config = LabelConfig((Control("label", "Choices", ("text",), tuple(labels)),))
@@ -92,8 +90,6 @@ def in_order(frame: pd.DataFrame, order: str, seed: int) -> pd.DataFrame:
     own = {who: set(rng.choice(classes, half, replace=False)) for who in sorted(frame["annotator"].unique())}
     kept = [
         gold in own[who] or luck < 0.2
-        for who, gold, luck in zip(
-            shuffled["annotator"], shuffled["gold"], rng.random(len(shuffled)), strict=True
-        )
+        for who, gold, luck in zip(shuffled["annotator"], shuffled["gold"], rng.random(len(shuffled)), strict=True)
     ]
     return shuffled[kept]

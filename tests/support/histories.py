@@ -47,11 +47,7 @@ def history(
                     truth = int(rng.choice(count, p=mix))
                     for who in team.tolist():
                         accuracy = 0.9 - (0.9 - start[who]) * np.exp(-done[who] / pace[who])
-                        said = (
-                            truth
-                            if rng.random() < accuracy
-                            else int(rng.choice(count, p=confusion[who, truth]))
-                        )
+                        said = truth if rng.random() < accuracy else int(rng.choice(count, p=confusion[who, truth]))
                         if who + 1 in drifting and week >= weeks - drift_weeks and rng.random() < drift:
                             said = 0
                         done[who] += 1

@@ -34,7 +34,7 @@ app = typer.Typer(
 def _prepare() -> None:
     from labelguard.logs import configure
 
-    # Warnings are for the person at the terminal; the service sets up its own logging.
+    # Warnings are for the person at the terminal; `serve` logs as it is configured to.
     configure("WARNING", json=False)
 
 

@@ -13,6 +13,7 @@ from labelguard.cli.output import Failed, Json, ProjectOption, print_json, read_
 if TYPE_CHECKING:
     from labelguard.policy import Policy
     from labelguard.settings import Settings
+    from labelguard.store import Store
 
 app = typer.Typer(help="Check, apply and export policies.", no_args_is_help=True)
 
@@ -53,6 +54,8 @@ def apply(file: PolicyFile, as_json: Json = False) -> None:
                 f"{name} of `people` is neither an email, a user id, nor a target of the configuration; "
                 f"set LABELGUARD_NOTIFY_{name.upper()} to reach it."
             )
+        for sentence in misfits(policy, tool.store):
+            say(sentence)
         version = tool.store.write(lambda conn: records.add_policy(conn, policy.project, text, now(), who()))
     if as_json:
         print_json({"project": policy.project, "version": version})
@@ -92,6 +95,20 @@ def unreachable(policy: Policy, settings: Settings) -> list[str]:
     """Names under ``people`` that nothing can be sent to."""
     names = {name for members in policy.people.values() for name in members}
     return sorted(n for n in names if "@" not in n and not n.isdecimal() and n not in settings.notify)
+
+
+def misfits(policy: Policy, store: Store) -> list[str]:
+    """What in a policy does not fit the project's labeling configuration, as last seen."""
+    from labelguard.labelconfig import LabelConfig
+    from labelguard.policy import build_rules
+    from labelguard.store import records
+
+    with store.read() as conn:
+        row = records.get_project(conn, policy.project)
+    if row is None or not row["label_config"]:
+        return []
+    config = LabelConfig.parse(row["label_config"])
+    return [f"{active.name}: {said}" for active in build_rules(policy) for said in active.rule.warnings(config)]
 
 
 def _rules(policy: Policy) -> str:

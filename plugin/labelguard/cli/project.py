@@ -97,14 +97,21 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Run a project's sweeps now."""
-    from labelguard.schedule import run_sweep
+    from labelguard.schedule import UnknownSweep, run_sweeps
 
     with tools() as tool:
-        findings = run_sweep(tool.store, tool.engine, project, now=now(), rule=rule)
+        try:
+            found = run_sweeps(tool.store, tool.engine, project, now=now(), only=rule)
+        except UnknownSweep as error:
+            raise Failed(str(error)) from error
     if as_json:
-        print_json({"project": project, "findings": findings})
+        print_json({"project": project, "findings": found})
+    elif not found:
+        raise Failed(f"The policy of project {project} has no sweep.")
     else:
-        typer.echo(f"The sweeps of project {project} made {len(findings)} findings.")
+        for name, ids in found.items():
+            listed = f": {', '.join(str(i) for i in ids)}" if ids else ""
+            typer.echo(f"{name} made {len(ids)} new findings{listed}.")
 
 
 def doctor(project: AnyProject = None, as_json: Json = False) -> None:

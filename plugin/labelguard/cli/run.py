@@ -21,10 +21,13 @@ def add_to(app: typer.Typer) -> None:
 
 def serve() -> None:
     """Run the service: webhook receiver, page, API, status page and schedule."""
+    from labelguard.logs import configure
     from labelguard.service import serve as run_service
     from labelguard.settings import load_settings
 
-    run_service(load_settings())
+    settings = load_settings()
+    configure(settings.log_level)
+    run_service(settings)
 
 
 def studio(

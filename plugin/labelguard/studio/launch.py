@@ -6,6 +6,7 @@ environment's Python. The demo and the live tests start their servers through th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -120,15 +121,11 @@ class StudioProcess:
         if process is None:
             return
         for sign, wait in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, sign)
-            except ProcessLookupError:
-                pass
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(wait)
                 return
-            except subprocess.TimeoutExpired:
-                continue
 
     def sign_up(self, email: str, password: str | None = None, *, first: str = "", last: str = "") -> Account:
         """Make an account the way a person does: through the invitation link's form."""

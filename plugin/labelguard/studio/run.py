@@ -33,9 +33,7 @@ def run(settings: Settings, python: Path, port: int, arguments: Sequence[str]) -
         check=False,
     )
     if installed.returncode != 0:
-        raise StudioNotStarted(
-            f"Label Studio is not installed for {python}: run {python} -m pip install label-studio."
-        )
+        raise StudioNotStarted(f"Label Studio is not installed for {python}: run {python} -m pip install label-studio.")
     process = subprocess.Popen(
         studio_command(python, port, arguments),
         env=studio_environment(settings, os.environ),

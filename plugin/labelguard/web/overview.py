@@ -12,7 +12,7 @@ from labelguard.store import records, schema
 from labelguard.store.records import Row
 
 FINDING_STATES = ("open", "acknowledged", "disputed", "upheld", "dismissed")
-ACTION_STATES = ("proposed", "approved", "waiting", "delivering", "done", "failed", "undone", "rejected")
+ACTION_STATES = ("proposed", "approved", "delivering", "done", "failed", "undone", "rejected")
 
 # The page is looked at, not searched: whoever needs more asks the API or the command line.
 _NEWEST = 15
@@ -31,7 +31,7 @@ def overview(conn: sa.Connection, now: datetime, project: int | None = None) -> 
         "deliveries": _deliveries(conn, now, project),
         "findings": _findings(conn, project),
         "actions": _actions(conn, project),
-        "needs_a_person": _needs_a_person(conn, project),
+        "needs_a_person": _needs_a_person(conn, project, now),
         "jobs": _jobs(conn, project),
     }
 
@@ -195,7 +195,7 @@ def _actions(conn: sa.Connection, project: int | None) -> Row:
     }
 
 
-def _needs_a_person(conn: sa.Connection, project: int | None) -> Row:
+def _needs_a_person(conn: sa.Connection, project: int | None, now: datetime) -> Row:
     called = names(conn)
     inbox = schema.inbox.c
     failed = _of(
@@ -217,8 +217,20 @@ def _needs_a_person(conn: sa.Connection, project: int | None) -> Row:
         ),
         "failed_deliveries": _rows(conn, failed),
         "failed_jobs": [run for run in _jobs(conn, project) if run["state"] == "failed"],
+        "webhook_problems": _webhook_problems(conn, project, now),
         "rejected": _rows(conn, rejected),
     }
+
+
+def _webhook_problems(conn: sa.Connection, project: int | None, now: datetime) -> list[Row]:
+    """What the watchdog found wrong within a day: somebody, or something, switches the webhook off."""
+    c = schema.job_runs.c
+    query = (
+        sa.select(c.project, c.started_at, c.summary)
+        .where(c.job == "watchdog", c.started_at > now - timedelta(days=1))
+        .order_by(c.id.desc())
+    )
+    return [row for row in _rows(conn, _of(query, c.project, project)) if row["summary"].get("problems")][:_NEWEST]
 
 
 def _jobs(conn: sa.Connection, project: int | None) -> list[Row]:

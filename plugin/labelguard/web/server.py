@@ -21,7 +21,8 @@ _REFUSED_BY_SERVER = 8
 def make_server(app: Flask, settings: Settings, *, host: str | None = None, port: int | None = None) -> Any:
     """A waitress server bound to the configured address (``port`` 0 takes a free one).
 
-    ``run()`` serves, ``close()`` from another thread stops it, ``effective_port`` is where it listens.
+    ``run()`` serves until interrupted, ``effective_port`` is where it listens. ``close()`` from another thread
+    stops it too, but may end ``run()`` with an OSError about the closed socket.
     """
     return waitress.create_server(
         app,
