@@ -40,6 +40,12 @@ class Memory:
         """Drop what a rule changed: it raised half-way."""
         self._states = {key: value for key, value in self._states.items() if key[0] != rule}
 
+    def check(self, rule: str) -> None:
+        """Raise TypeError or ValueError where a rule put something into its memory that cannot be kept."""
+        for (owner, _), (_, state) in self._states.items():
+            if owner == rule:
+                json.dumps(state, allow_nan=False, ensure_ascii=False).encode()
+
     def changes(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """(rule, subject, state) of every memory that differs from what was read."""
         for (rule, subject), (before, state) in self._states.items():
@@ -158,7 +164,8 @@ class StoreSweepContext:
                 tasks.c.data,
             )
             .join(annotations_table, annotations_table.c.row == judgments.c.annotation_row)
-            .join(tasks, tasks.c.id == judgments.c.task)
+            # A delivery need not bring the task.
+            .outerjoin(tasks, tasks.c.id == judgments.c.task)
             .where(
                 judgments.c.project == self._policy.project,
                 judgments.c.first,

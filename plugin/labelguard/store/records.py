@@ -185,8 +185,13 @@ def list_annotators(conn: sa.Connection) -> list[Row]:
 # Tasks and annotations
 
 
-def save_task(conn: sa.Connection, task: Task) -> None:
-    """Insert or update a task; an older description than the one in the store changes nothing."""
+def save_task(conn: sa.Connection, task: Task, now: datetime, *, listed: bool = False) -> None:
+    """Insert or update a task; an older description than the one in the store changes nothing.
+
+    A deleted task comes back only where Label Studio itself has ``listed`` it: deliveries may overtake each
+    other. One with the id of a deleted task but another ``created_at`` is another task (on SQLite Label
+    Studio gives ids out again), whose answer the vault does not have.
+    """
     values = {
         "project": task.project,
         "data": dict(task.data),
@@ -197,14 +202,19 @@ def save_task(conn: sa.Connection, task: Task) -> None:
         "updated_at": task.updated_at,
         "deleted_at": None,
     }
-    newer = None
-    if task.updated_at is not None:
-        newer = sa.or_(tasks.c.updated_at.is_(None), tasks.c.updated_at <= task.updated_at)
-    conn.execute(
-        insert(tasks)
-        .values(id=task.id, **values)
-        .on_conflict_do_update(index_elements=["id"], set_=values, where=newer)
-    )
+    known = get_task(conn, task.id)
+    if known is None:
+        conn.execute(insert(tasks).values(id=task.id, **values))
+        return
+    if task.updated_at and known["updated_at"] and task.updated_at < known["updated_at"]:
+        return
+    another = bool(task.created_at and known["created_at"] and task.created_at != known["created_at"])
+    if another:
+        retire_gold(conn, known["project"], [task.id], now)
+    elif not listed:
+        values["deleted_at"] = known["deleted_at"]
+    if any(known[key] != value for key, value in values.items()):
+        conn.execute(sa.update(tasks).where(tasks.c.id == task.id).values(values))
 
 
 def get_task(conn: sa.Connection, task: int) -> Row | None:
