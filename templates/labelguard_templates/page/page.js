@@ -248,8 +248,9 @@
       try {
         // What Label Studio's own "previous task" does.
         await lsf.saveDraft?.();
-        await lsf.loadTask(task, annotation, true);
-        return;
+        // It compares ids as text, and with a number shows whatever annotation of the task comes first.
+        await lsf.loadTask(task, String(annotation), true);
+        if (window.Htx?.annotationStore?.selected?.pk === String(annotation)) return;
       } catch {
         // The link below does the same outside the stream.
       }
