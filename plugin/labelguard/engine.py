@@ -52,6 +52,9 @@ _PENDING = (
 )
 
 
+_KEEP = insert(inbox).on_conflict_do_nothing()
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of a delivery at the door."""
@@ -149,7 +152,7 @@ class Engine:
         taken: list[int] = []
 
         def job(conn: sa.Connection) -> Receipt:
-            done = conn.execute(insert(inbox).values(values).on_conflict_do_nothing())
+            done = conn.execute(_KEEP, values)
             if done.rowcount:
                 delivery = inserted_id(done)
                 taken.append(delivery)

@@ -41,6 +41,19 @@ Row = dict[str, Any]
 _SAME_SAVE = timedelta(seconds=5)
 """Label Studio stamps created_at and updated_at of one save milliseconds apart; what is further apart was edited."""
 
+# Built once: putting a statement together takes longer than SQLite takes to run it.
+_ADD_ANNOTATION = insert(annotations_table)
+_ADD_VERSION = insert(annotation_versions)
+_ADD_JUDGMENT = insert(judgments)
+_SAME = sa.select(annotations_table).where(
+    annotations_table.c.id == sa.bindparam("annotation"), annotations_table.c.created_at == sa.bindparam("created")
+)
+_FINISH = (
+    sa.update(inbox)
+    .where(inbox.c.id == sa.bindparam("delivery"))
+    .values({name: sa.bindparam(name) for name in ("state", "processed_at", "error")})
+)
+
 parse_config = lru_cache(maxsize=256)(LabelConfig.parse)
 
 
@@ -114,9 +127,12 @@ class Processor:
             return
         self._store.write(lambda conn: self._surroundings(conn, delivery, event, now))
         judge = event.action != "TASKS_CREATED" or delivery["origin"] != "webhook"
-        for annotation in event.annotations:
-            self._one(delivery, event, annotation, judge=judge)
-        self._store.write(lambda conn: _finish(conn, delivery["id"], "done", now))
+        for number, annotation in enumerate(event.annotations, start=1):
+            # With the last one: most deliveries have one annotation, and a commit waits for the disk.
+            last = number == len(event.annotations)
+            self._one(delivery, event, annotation, judge=judge, last=last)
+        if not event.annotations:
+            self._store.write(lambda conn: _finish(conn, delivery["id"], "done", now))
 
     def _surroundings(self, conn: sa.Connection, delivery: Row, event: Event, now: datetime) -> None:
         project: int = delivery["project"]
@@ -129,15 +145,22 @@ class Processor:
         elif event.action == "TASKS_DELETED":
             records.mark_tasks_deleted(conn, project, event.deleted, now)
 
-    def _one(self, delivery: Row, event: Event, annotation: Annotation, *, judge: bool) -> None:
+    def _one(self, delivery: Row, event: Event, annotation: Annotation, *, judge: bool, last: bool) -> None:
         with self._store.read() as conn:
             judged = self._compare(conn, delivery, event, annotation)
             if judged.fresh and judge and self._is_judged(judged):
                 self._judge(conn, delivery, event, judged)
-            loaded = self.policy(conn, delivery["project"])
-            project = records.get_project(conn, delivery["project"])
+            # What says something asks for the rest.
+            loaded = self.policy(conn, delivery["project"]) if judged.made else None
+            project = records.get_project(conn, delivery["project"]) if judged.made else None
         connected_at = project["connected_at"] if project else None
-        self._store.write(lambda conn: self._keep(conn, delivery, judged, loaded, connected_at))
+
+        def keep(conn: sa.Connection) -> None:
+            self._keep(conn, delivery, judged, loaded, connected_at)
+            if last:
+                _finish(conn, delivery["id"], "done", self._clock())
+
+        self._store.write(keep)
 
     def _compare(self, conn: sa.Connection, delivery: Row, event: Event, annotation: Annotation) -> Judged:
         at = annotation.updated_at or annotation.created_at or delivery["received_at"]
@@ -367,10 +390,9 @@ def author_of(annotation: Annotation) -> int | None:
 
 
 def _existing(conn: sa.Connection, annotation: Annotation) -> Row | None:
-    query = sa.select(annotations_table).where(annotations_table.c.id == annotation.id)
-    if annotation.created_at is not None:
-        query = query.where(annotations_table.c.created_at == annotation.created_at)
-    found = conn.execute(query.order_by(annotations_table.c.row.desc()).limit(1)).mappings().first()
+    if annotation.created_at is None:
+        return records.get_annotation(conn, annotation.id)
+    found = conn.execute(_SAME, {"annotation": annotation.id, "created": annotation.created_at}).mappings().first()
     return dict(found) if found is not None else None
 
 
@@ -421,10 +443,8 @@ def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple
     }
     if judged.existing is None:
         created = annotation.created_at or judged.at
-        done = conn.execute(
-            insert(annotations_table).values(id=annotation.id, created_at=created, versions=1, **values)
-        )
-        return inserted_id(done), 1
+        made = {"id": annotation.id, "created_at": created, "versions": 1, **values}
+        return inserted_id(conn.execute(_ADD_ANNOTATION, made)), 1
     row, number = int(judged.existing["row"]), int(judged.existing["versions"]) + 1
     conn.execute(sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values))
     return row, number
@@ -432,23 +452,21 @@ def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple
 
 def _save_version(conn: sa.Connection, row: int, number: int, origin: str, judged: Judged, now: datetime) -> int:
     annotation = judged.annotation
-    done = conn.execute(
-        insert(annotation_versions).values(
-            annotation_row=row,
-            number=number,
-            updated_at=judged.at,
-            content_hash=annotation.content_hash,
-            editor=annotation.updated_by or annotation.completed_by,
-            first=judged.first,
-            origin=origin,
-            result=list(annotation.result),
-            was_cancelled=annotation.was_cancelled,
-            ground_truth=annotation.ground_truth,
-            lead_time=annotation.lead_time,
-            recorded_at=now,
-        )
-    )
-    return inserted_id(done)
+    values = {
+        "annotation_row": row,
+        "number": number,
+        "updated_at": judged.at,
+        "content_hash": annotation.content_hash,
+        "editor": annotation.updated_by or annotation.completed_by,
+        "first": judged.first,
+        "origin": origin,
+        "result": list(annotation.result),
+        "was_cancelled": annotation.was_cancelled,
+        "ground_truth": annotation.ground_truth,
+        "lead_time": annotation.lead_time,
+        "recorded_at": now,
+    }
+    return inserted_id(conn.execute(_ADD_VERSION, values))
 
 
 def _save_judgments(conn: sa.Connection, project: int, row: int, version: int, judged: Judged) -> None:
@@ -472,7 +490,7 @@ def _save_judgments(conn: sa.Connection, project: int, row: int, version: int, j
         for judgment in judged.judgments
     ]
     if rows:
-        conn.execute(insert(judgments), rows)
+        conn.execute(_ADD_JUDGMENT, rows)
 
 
 def _saved_again(conn: sa.Connection, row: int, judged: Judged, now: datetime) -> None:
@@ -592,7 +610,7 @@ def _task_from_row(row: Row) -> Task:
 
 
 def _finish(conn: sa.Connection, delivery: int, state: str, now: datetime, error: str | None = None) -> None:
-    conn.execute(sa.update(inbox).where(inbox.c.id == delivery).values(state=state, processed_at=now, error=error))
+    conn.execute(_FINISH, {"delivery": delivery, "state": state, "processed_at": now, "error": error})
 
 
 def fail_delivery(conn: sa.Connection, delivery: int, now: datetime, error: str) -> None:

@@ -276,10 +276,11 @@ def test_a_rule_that_raises_is_one_finding_about_the_rule_and_the_others_run(bun
     with guarded(tmp_path, policy("  - rule: raises\n    mode: enforce\n    actions: [prompt]\n", COUNTS)) as world:
         for number in (11, 12):
             world.take(created(annotation(number, "spam", task=number)))
-        assert messages(world, "raises") == [
+        (said,) = messages(world, "raises")
+        assert said == (
             "The rule raises failed on annotation 11 (KeyError: 11). "
             "The other rules ran; nothing was concluded about the annotation."
-        ]
+        )
         (crash,) = world.findings(rule="raises")
         assert (crash["annotator"], crash["severity"], crash["mode"]) == (None, "error", "observe")
         assert len(messages(world, "counts")) == 2
@@ -506,13 +507,12 @@ def test_without_the_store_the_sender_is_told_and_the_worker_lives_on(
     event = Event.from_delivery({}, created(annotation(11, *WRONG)))
     world.engine.start()
     try:
-        full = sa.exc.OperationalError("INSERT", {}, FullDisk("database or disk is full"))
 
-        def fails(_conn: sa.Connection) -> None:
-            raise full
+        def fails(conn: sa.Connection, job: Any) -> None:
+            raise sa.exc.OperationalError("INSERT", {}, FullDisk("database or disk is full"))
 
         with monkeypatch.context() as broken:
-            broken.setattr(type(world.store), "_run", staticmethod(lambda conn, job: fails(conn)))
+            broken.setattr(type(world.store), "_run", staticmethod(fails))
             with pytest.raises(StoreError, match=r"cannot be written: database or disk is full$"):
                 world.engine.receive(PROJECT, event, wait=10)
         assert world.engine.receive(PROJECT, event, wait=10).processed

@@ -41,9 +41,7 @@ class Guarded:
 
         def connect(conn: sa.Connection) -> None:
             records.save_project(conn, Project(PROJECT, "Mail", LABEL_CONFIG, updated_at=at(-6000)), at(-6000))
-            records.set_connection(
-                conn, PROJECT, connected_at=at(-60), webhook_id=1, webhook_url=None, token_hash=None
-            )
+            records.set_connection(conn, PROJECT, connected_at=at(-60), webhook_id=1, webhook_url=None, token_hash=None)
 
         self.store.write(connect)
 
