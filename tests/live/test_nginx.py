@@ -57,9 +57,8 @@ http {{
 """,
         "utf-8",
     )
-    running = subprocess.Popen(
-        [nginx, "-p", str(tmp_path), "-c", str(configuration), "-e", str(tmp_path / "error.log")]
-    )
+    log = tmp_path / "error.log"
+    running = subprocess.Popen([nginx, "-p", str(tmp_path), "-c", str(configuration), "-e", str(log)])
     address = f"http://127.0.0.1:{port}"
     try:
         assert until(lambda: running.poll() is not None or _answers(address))
