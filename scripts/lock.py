@@ -33,7 +33,7 @@ def main() -> int:
     """Resolve and write the lock; versions already in it are kept where they still fit."""
     wanted = requirements(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8")), "dev")
     options = ["--no-header", "--no-emit-options", "--no-emit-index-url", "--no-emit-find-links"]
-    options += ["--no-emit-trusted-host", "--strip-extras", "--allow-unsafe", "--annotation-style=line", "--quiet"]
+    options += ["--no-emit-trusted-host", "--strip-extras", "--allow-unsafe", "--no-annotate", "--quiet"]
     command = [sys.executable, "-m", "piptools", "compile", *options, *sys.argv[1:], "-o", LOCK.name, "-"]
     status = subprocess.run(command, input="\n".join(wanted), text=True, cwd=ROOT, check=False).returncode
     if status == 0:
