@@ -24,6 +24,9 @@ T = TypeVar("T")
 _GROUP = 256
 """How many waiting jobs one commit takes at most: bounds how long the first of them waits."""
 
+_LOCK_SECONDS = 10.0
+"""How long another process (a command, a backup) may hold the file until we say that it cannot be used."""
+
 _JOBS_OWN = frozenset(
     {
         sqlite3.SQLITE_ERROR,
@@ -203,14 +206,22 @@ class Store:
     @staticmethod
     def _run(conn: sa.Connection, job: _Job) -> None:
         """Run one job of a group; what it raises is its caller's, unless it is about the file or the disk."""
+        cause: BaseException | None = None
         try:
             with conn.begin_nested():
-                job.result = job.run(conn)
-        except BaseException as error:
-            if _is_about_the_store(error):
+                try:
+                    job.result = job.run(conn)
+                except BaseException as error:
+                    cause = error
+                    raise
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller, who gets it
+            # On a full disk SQLite rolls everything back by itself, and going back to the savepoint fails in
+            # its turn, which hides what happened: https://www.sqlite.org/lang_transaction.html
+            why = cause or error
+            if _is_about_the_store(why):
                 # Nobody in this group can be told "committed".
-                raise
-            job.finish(error)
+                raise why from None
+            job.finish(why)
 
 
 def inserted_id(done: sa.CursorResult[Any]) -> int:
@@ -244,7 +255,7 @@ def _engine(url: URL, *, begin: str, durable: bool, read_only: bool = False) -> 
         json_serializer=lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
         pool_size=16,
         max_overflow=48,
-        connect_args={"timeout": 10, "check_same_thread": False},
+        connect_args={"timeout": _LOCK_SECONDS, "check_same_thread": False},
     )
 
     @sa.event.listens_for(engine, "connect")
