@@ -22,7 +22,8 @@ from labelguard.context import Memory, StoreContext, project_from_row
 from labelguard.events import Annotation, Event, Project, Task
 from labelguard.judgments import Judgment, judgments_of
 from labelguard.labelconfig import LabelConfig
-from labelguard.policy import ActiveRule, Policy, build_rules, load_policy
+from labelguard.policy import ActiveRule, BadPolicy, Policy, build_rules, load_policy
+from labelguard.registry import BrokenRegistry
 from labelguard.rules import SEVERITIES, Finding, Guardrail, Submission
 from labelguard.store import Store, records
 from labelguard.store.core import inserted_id
@@ -91,6 +92,13 @@ class Judged:
     quiet: set[str] = field(default_factory=set)
     """Names of stateless rules that looked and had nothing to say."""
     memory: Memory | None = None
+    unjudged: int | None = None
+    """The id of this version where the store has it, but no policy could be used when it came."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the rules have yet to look at it."""
+        return self.fresh or self.unjudged is not None
 
 
 class Processor:
@@ -127,10 +135,11 @@ class Processor:
             return
         self._store.write(lambda conn: self._surroundings(conn, delivery, event, now))
         judge = event.action != "TASKS_CREATED" or delivery["origin"] != "webhook"
+        unusable = self._unusable(delivery["project"]) if event.annotations else None
         for number, annotation in enumerate(event.annotations, start=1):
             # With the last one: most deliveries have one annotation, and a commit waits for the disk.
             last = number == len(event.annotations)
-            self._one(delivery, event, annotation, judge=judge, last=last)
+            self._one(delivery, event, annotation, judge=judge, unusable=unusable, last=last)
         if not event.annotations:
             self._store.write(lambda conn: _finish(conn, delivery["id"], "done", now))
 
@@ -145,10 +154,23 @@ class Processor:
         elif event.action == "TASKS_DELETED":
             records.mark_tasks_deleted(conn, project, event.deleted, now)
 
-    def _one(self, delivery: Row, event: Event, annotation: Annotation, *, judge: bool, last: bool) -> None:
+    def _unusable(self, project: int) -> str | None:
+        """Why the project's policy cannot be used (a rule was uninstalled, say), or None."""
+        with self._store.read() as conn:
+            try:
+                self.policy(conn, project)
+            except (BadPolicy, BrokenRegistry) as error:
+                log.error("policy_unusable", reason=str(error))  # noqa: TRY400 - the sentence says it all
+                return f"Kept, but not judged, because the policy cannot be used: {error}"[:500]
+        return None
+
+    def _one(
+        self, delivery: Row, event: Event, annotation: Annotation, *, judge: bool, unusable: str | None, last: bool
+    ) -> None:
         with self._store.read() as conn:
             judged = self._compare(conn, delivery, event, annotation)
-            if judged.fresh and judge and self._is_judged(judged):
+            judge = judge and judged.wanted and self._is_judged(judged)
+            if judge and unusable is None:
                 self._judge(conn, delivery, event, judged)
             # What says something asks for the rest.
             loaded = self.policy(conn, delivery["project"]) if judged.made else None
@@ -156,9 +178,10 @@ class Processor:
         connected_at = project["connected_at"] if project else None
 
         def keep(conn: sa.Connection) -> None:
-            self._keep(conn, delivery, judged, loaded, connected_at)
+            self._keep(conn, delivery, judged, loaded, connected_at, complete=unusable is None or not judge)
             if last:
-                _finish(conn, delivery["id"], "done", self._clock())
+                state = "done" if unusable is None else "failed"
+                _finish(conn, delivery["id"], state, self._clock(), unusable)
 
         self._store.write(keep)
 
@@ -168,12 +191,17 @@ class Processor:
         judged = Judged(annotation, existing, at, fresh=True)
         judged.author = author_of(annotation)
         if existing is not None:
-            judged.fresh = at >= existing["updated_at"] and not _has_version(conn, existing["row"], at, annotation)
+            version = _version(conn, existing["row"], at, annotation)
+            judged.fresh = at >= existing["updated_at"] and version is None
+            if version is not None and not version["judged"] and at == existing["updated_at"]:
+                judged.unjudged = version["id"]
+                judged.first = version["first"]
             # A deletion is final unless Label Studio itself lists the annotation again.
             if existing["deleted_at"] is not None and delivery["origin"] == "webhook":
                 judged.fresh = False
-        judged.first = judged.fresh and self._is_first(conn, delivery, event, judged)
-        judged.judgments = judgments_of(annotation.result) if judged.fresh else ()
+        if judged.fresh:
+            judged.first = self._is_first(conn, delivery, event, judged)
+        judged.judgments = judgments_of(annotation.result) if judged.wanted else ()
         return judged
 
     def _is_first(self, conn: sa.Connection, delivery: Row, event: Event, judged: Judged) -> bool:
@@ -283,15 +311,22 @@ class Processor:
         judged: Judged,
         loaded: LoadedPolicy | None,
         connected_at: datetime | None,
+        *,
+        complete: bool,
     ) -> None:
+        """Write what is new. ``complete`` is False where the rules could not look: they will, later."""
         now = self._clock()
         annotation = judged.annotation
-        if not judged.fresh:
+        if judged.existing is not None and not judged.fresh:
             _refresh(conn, delivery, judged)
-            return
-        row, number = _save_annotation(conn, delivery["project"], judged)
-        version = _save_version(conn, row, number, delivery["origin"], judged, now)
-        _save_judgments(conn, delivery["project"], row, version, judged)
+            if judged.unjudged is None or not complete:
+                return
+            row, number, version = judged.existing["row"], judged.existing["versions"], judged.unjudged
+            conn.execute(sa.update(annotation_versions).where(annotation_versions.c.id == version).values(judged=True))
+        else:
+            row, number = _save_annotation(conn, delivery["project"], judged)
+            version = _save_version(conn, row, number, delivery["origin"], judged, now, complete=complete)
+            _save_judgments(conn, delivery["project"], row, version, judged)
         for person in {annotation.completed_by, annotation.updated_by} - {None}:
             records.note_annotator(conn, int(person))  # type: ignore[arg-type] # None was taken out
         if judged.memory is not None:
@@ -396,13 +431,13 @@ def _existing(conn: sa.Connection, annotation: Annotation) -> Row | None:
     return dict(found) if found is not None else None
 
 
-def _has_version(conn: sa.Connection, row: int, at: datetime, annotation: Annotation) -> bool:
-    query = sa.select(annotation_versions.c.id).where(
-        annotation_versions.c.annotation_row == row,
-        annotation_versions.c.updated_at == at,
-        annotation_versions.c.content_hash == annotation.content_hash,
+def _version(conn: sa.Connection, row: int, at: datetime, annotation: Annotation) -> Row | None:
+    v = annotation_versions.c
+    query = sa.select(v.id, v.first, v.judged).where(
+        v.annotation_row == row, v.updated_at == at, v.content_hash == annotation.content_hash
     )
-    return conn.execute(query.limit(1)).first() is not None
+    found = conn.execute(query.limit(1)).mappings().first()
+    return dict(found) if found is not None else None
 
 
 def _ever_submitted(conn: sa.Connection, row: int) -> bool:
@@ -450,7 +485,9 @@ def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple
     return row, number
 
 
-def _save_version(conn: sa.Connection, row: int, number: int, origin: str, judged: Judged, now: datetime) -> int:
+def _save_version(
+    conn: sa.Connection, row: int, number: int, origin: str, judged: Judged, now: datetime, *, complete: bool
+) -> int:
     annotation = judged.annotation
     values = {
         "annotation_row": row,
@@ -465,6 +502,7 @@ def _save_version(conn: sa.Connection, row: int, number: int, origin: str, judge
         "ground_truth": annotation.ground_truth,
         "lead_time": annotation.lead_time,
         "recorded_at": now,
+        "judged": complete,
     }
     return inserted_id(conn.execute(_ADD_VERSION, values))
 

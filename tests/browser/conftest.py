@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 from annotating import EVENTS, POLICY, Annotator
 from labelguard.connect import connect
@@ -34,6 +34,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
+
+
+# A busy machine is slow, not wrong: nothing here is about time.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +92,7 @@ def sign_in(studio: StudioServer, chromium: Browser) -> Iterator[Callable[..., A
         options: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}, **context_options}
         context = chromium.new_context(**options)
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         page = context.new_page()
         who = Annotator(account, project, context, page, shots=Path(shots) if shots else None)
         page.on("pageerror", lambda error: who.errors.append(f"{error}\n{error.stack}"))

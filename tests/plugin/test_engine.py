@@ -326,7 +326,11 @@ def test_a_delivery_that_cannot_be_processed_is_set_aside_and_can_be_tried_again
         assert world.inbox() == [("ANNOTATION_CREATED", "failed"), ("SOMETHING_NEW", "ignored")]
         with world.store.read() as conn:
             (failed,) = records.failed_deliveries(conn)
+            (kept,) = records.current_annotations(conn, PROJECT)
+        assert failed["error"].startswith("Kept, but not judged, because the policy cannot be used: ")
         assert "counts" in failed["error"]
+        assert kept["id"] == 11
+        assert world.findings() == []
         assert world.engine.retry_failed() == 1
         world.engine.process_pending()
         assert world.inbox()[0] == ("ANNOTATION_CREATED", "done")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ class Annotator:
     def submit(self, name: str = "Submit") -> dict[str, Any] | None:
         """Press Submit (or Update) and wait for the save; returns what Label Studio saved."""
         with self.page.expect_response(
-            lambda r: "/annotations" in r.url and r.request.method in ("POST", "PATCH"), timeout=15_000
+            lambda r: "/annotations" in r.url and "/drafts" not in r.url and r.request.method in ("POST", "PATCH"),
+            timeout=30_000,
         ) as saved:
             self.press(name)
         answer = saved.value
@@ -87,8 +89,8 @@ class Annotator:
         return made
 
     def press(self, name: str) -> None:
-        """Press one of Label Studio's buttons."""
-        self.page.get_by_role("button", name=name, exact=False).first.click()
+        """Press one of Label Studio's buttons, by what it shows: the arrow beside Update is named so too."""
+        self.page.locator("button", has_text=re.compile(f"^{name}$")).first.click()
 
     def answer(self, name: str) -> None:
         """Press one of the card's buttons."""

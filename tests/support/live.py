@@ -55,7 +55,7 @@ def choice(*labels: str, control: str = "label", to: str = "text") -> list[dict[
     return [{"from_name": control, "to_name": to, "type": "choices", "value": {"choices": list(labels)}}]
 
 
-def until(reached: Callable[[], bool], seconds: float = 10) -> bool:
+def until(reached: Callable[[], bool], seconds: float = 30) -> bool:
     """Wait until something holds; False when it does not in time."""
     deadline = time.monotonic() + seconds
     while not reached():

@@ -55,11 +55,18 @@ def studio(
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End when the scripted annotators are done.")] = False,
+    python: Annotated[Path, typer.Option(help="The Python of Label Studio's own virtual environment.")] = Path(
+        ".venv-studio/bin/python"
+    ),
 ) -> None:
-    """Show labelguard at work on a Label Studio of its own, with scripted annotators."""
+    """Show labelguard at work on a Label Studio of its own, with scripted annotators.
+
+    Everything it makes is in the folder .demo, which the next demo empties. With --once, the exit code is 1
+    where something that the scripts do wrong was not found.
+    """
     from labelguard.demo import run
 
-    raise typer.Exit(run(once))
+    raise typer.Exit(run(once, studio_python=python))
 
 
 def replay(

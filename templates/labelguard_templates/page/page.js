@@ -248,8 +248,9 @@
       try {
         // What Label Studio's own "previous task" does.
         await lsf.saveDraft?.();
-        await lsf.loadTask(task, annotation, true);
-        return;
+        // It compares ids as text, and with a number shows whatever annotation of the task comes first.
+        await lsf.loadTask(task, String(annotation), true);
+        if (window.Htx?.annotationStore?.selected?.pk === String(annotation)) return;
       } catch {
         // The link below does the same outside the stream.
       }
@@ -372,7 +373,8 @@
 
     function enter() {
       if (!inside()) cameFrom = document.activeElement;
-      const first = place.querySelector("textarea, .actions button, button");
+      // By what they are for: in the document's order the closing cross would come first.
+      const first = ["textarea", ".actions button", "button"].map((each) => place.querySelector(each)).find(Boolean);
       first?.focus();
     }
 
@@ -534,6 +536,9 @@
     return {
       add: guarded((project, prompt) => {
         if (typeof prompt?.id !== "string" || typeof prompt.text !== "string" || !prompt.text) return;
+        // Opened again by its link, the annotation is what they are looking at already.
+        const open = Number(new URLSearchParams(location.search).get("annotation"));
+        if (prompt.kind === "rework" && open && open === prompt.annotation) return;
         if (handled.has(prompt.id) || queue.some((waiting) => waiting.id === prompt.id)) return;
         const id = (value) => (Number.isInteger(value) ? value : null);
         queue.push({ ...prompt, project, task: id(prompt.task), annotation: id(prompt.annotation) });

@@ -1,0 +1,67 @@
+# labelguard. `make help` lists what there is.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+STUDIO ?= .venv-studio
+# An installed Label Studio may be used instead: make test LABELGUARD_STUDIO_PYTHON=/opt/studio/bin/python
+LABELGUARD_STUDIO_PYTHON ?= $(CURDIR)/$(STUDIO)/bin/python
+BIN := $(VENV)/bin
+ONCE ?=
+ARGS ?=
+
+export LABELGUARD_STUDIO_PYTHON
+
+.PHONY: help
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: demo
+demo: dev studio ## Run labelguard on a Label Studio of its own with scripted annotators (ONCE=1: end when they are done).
+	@env -u LABELGUARD_STUDIO_PYTHON $(BIN)/labelguard demo --python "$(LABELGUARD_STUDIO_PYTHON)" $(if $(ONCE),--once)
+
+.PHONY: test
+test: dev studio browser ## Run every test (ARGS="-k webhook": pytest's arguments).
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-fast
+test-fast: dev ## Run the tests that need no Label Studio, no browser and no patience.
+	$(BIN)/python -m pytest -n auto -m "not live and not browser and not slow" $(ARGS)
+
+.PHONY: lint
+lint: dev ## Check style, types, imports and generated files.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory generated
+	git diff --exit-code -- manifest.json docs/rules.md docs/configuration.md docs/cli.md
+
+.PHONY: generated
+generated: dev ## Write the files that are made from the code.
+	$(BIN)/labelguard manifest --write >/dev/null
+	$(BIN)/labelguard rules --write-docs docs >/dev/null
+	$(BIN)/labelguard config --write-docs docs >/dev/null
+
+.PHONY: bench
+bench: dev ## Run the benchmarks.
+	@for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit; done
+
+.PHONY: lock
+lock: dev ## Resolve requirements-dev.lock anew (ARGS=--upgrade: with the newest versions).
+	$(BIN)/python scripts/lock.py $(ARGS)
+
+.PHONY: clean
+clean: ## Remove environments, caches, build results and the demo's data.
+	rm -rf $(VENV) $(STUDIO) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: dev studio browser
+dev:
+	@scripts/setup.sh dev $(VENV)
+
+studio:
+	@test -x "$(LABELGUARD_STUDIO_PYTHON)" -a "$(LABELGUARD_STUDIO_PYTHON)" != "$(CURDIR)/$(STUDIO)/bin/python" || scripts/setup.sh studio $(STUDIO)
+
+browser:
+	@scripts/setup.sh browser

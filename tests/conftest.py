@@ -1,0 +1,35 @@
+"""Where nothing may be skipped, a test that would be is a failure with the reason it gave."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+_NO_SKIP = "LABELGUARD_NO_SKIP"
+
+
+def _failed(report: pytest.TestReport | pytest.CollectReport) -> None:
+    # An expected failure is reported as skipped too, and did run.
+    if not os.environ.get(_NO_SKIP) or report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"{reason}\nNothing may be skipped here, because {_NO_SKIP} is set."
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Look at each test's outcome."""
+    report = yield
+    _failed(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Look at each file's outcome: a whole file may be skipped."""
+    report = yield
+    _failed(report)
+    return report
