@@ -210,17 +210,19 @@ class Schedule:
     def start(self) -> None:
         """Plan everything; what is overdue runs at once."""
         now = self._jobs.clock()
+        # APScheduler's own clock, which is not ours.
+        at_once = datetime.now(UTC)
         often = timedelta(minutes=self._jobs.settings.reconcile_minutes)
         for job in ("reconcile", "watchdog"):
             self._scheduler.add_job(
-                self._each, "interval", args=[job], id=job, seconds=often.total_seconds(), next_run_time=now
+                self._each, "interval", args=[job], id=job, seconds=often.total_seconds(), next_run_time=at_once
             )
         at = nightly_time(self._jobs.settings.nightly_at)
         for job in ("audit", "sweeps"):
             timing: dict[str, Any] = {"hour": at.hour, "minute": at.minute}
             self._scheduler.add_job(self._each, "cron", args=[job], id=job, **timing)
             if missed := self._overdue(job, now, at):
-                self._scheduler.add_job(self._each, "date", args=[job, missed], id=f"{job}-missed", run_date=now)
+                self._scheduler.add_job(self._each, "date", args=[job, missed], id=f"{job}-missed", run_date=at_once)
         self._scheduler.start()
 
     def stop(self) -> None:

@@ -63,9 +63,9 @@ def bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     registry.forget()
 
 
-def wrong(world: Guarded, number: int = 11, **fields: int) -> None:
+def wrong(world: Guarded, number: int = 11, by: int = ANN) -> None:
     """Somebody submits what the policy forbids."""
-    world.take(created(annotation(number, *WRONG, **fields)))
+    world.take(created(annotation(number, *WRONG, by=by)))
 
 
 def not_done(world: Guarded) -> list[list[str]]:
