@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from labelguard.connectors import NotFound, Server, Studio
 from labelguard.engine import Clock, Engine
 from labelguard.events import Project
 from labelguard.labelconfig import LabelConfig
+from labelguard.manifest import load_manifest
 from labelguard.outbox import Outbox
 from labelguard.reconcile import Progress, ReconcileReport, reconcile
 from labelguard.store import Store, records
@@ -77,10 +79,9 @@ def connect(
     """
     server = studio.server()
     info = studio.project(project)
+    manifest = load_manifest()
     if events is None:
-        from labelguard.manifest import load_manifest
-
-        events = load_manifest()["events"]
+        events = manifest["events"]
     url = webhook_url(public_url, project)
     with store.read() as conn:
         row = records.get_project(conn, project) or {}
@@ -98,6 +99,7 @@ def connect(
         steps.append(f"{_did('Add', dry_run)} a line that shows “{task_note}” to the labeling interface.")
     if dry_run:
         steps.append("Would read every annotated task, without any action.")
+        steps += _permissions(manifest, server)
         return ConnectReport(info, server, True, tuple(steps), first)
 
     # Before the webhook goes live: a submission that comes in while the past is read is not the past.
@@ -164,6 +166,13 @@ def disconnect(
     if removed:
         steps.append(f"Took the line that shows “{note}” out of the labeling interface.")
     return DisconnectReport(project, undone, deleted, removed, tuple(steps))
+
+
+def _permissions(manifest: Mapping[str, Any], server: Server) -> list[str]:
+    """What labelguard's user must be allowed on this server, for the admin who decides about it."""
+    needed = manifest["permissions"][server.edition.lower()]
+    lines = [f"  {each['why']}: {', '.join(each['calls'])}" for each in needed]
+    return [f"From now on {server.user.email} would use, on this Label Studio {server.edition}:", *lines]
 
 
 def _did(verb: str, dry_run: bool) -> str:

@@ -72,11 +72,15 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(labelguard: Receiver, 
     """Neither Label Studio nor the store is touched."""
     project = studio.project("Dry run", tasks=1)
     report = connected(labelguard, project, dry_run=True, task_note="labelguard_note")
-    assert report.steps == (  # type: ignore[attr-defined]
+    steps = report.steps  # type: ignore[attr-defined]
+    assert steps[:4] == (
         f"Would create a webhook to {labelguard.url}/webhook/{project.id}.",
         "Would add a line that shows “labelguard_note” to the labeling interface.",
         "Would read every annotated task, without any action.",
+        f"From now on {studio.process.admin.email} would use, on this Label Studio Community:",
     )
+    assert any("PATCH /api/webhooks/{id}/" in step for step in steps[4:])
+    assert not any("comments" in step for step in steps)
     assert webhooks(project) == []
     with labelguard.store.read() as conn:
         assert records.get_project(conn, project.id) is None
