@@ -20,6 +20,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_TASK_JUDGMENTS = (
+    sa.select(
+        judgments.c.annotator,
+        judgments.c.annotation,
+        judgments.c.kind,
+        judgments.c.value,
+        judgments.c.labels,
+        judgments.c.at,
+    )
+    .join(annotations_table, annotations_table.c.row == judgments.c.annotation_row)
+    .where(
+        judgments.c.task == sa.bindparam("of_task"),
+        judgments.c.control == sa.bindparam("of_control"),
+        judgments.c.project == sa.bindparam("of_project"),
+        judgments.c.region == "",
+        judgments.c.first,
+        judgments.c.annotation != sa.bindparam("annotation"),
+        judgments.c.annotator.is_not(None),
+        annotations_table.c.deleted_at.is_(None),
+        sa.not_(annotations_table.c.was_cancelled),
+        sa.not_(annotations_table.c.ground_truth),
+    )
+    .order_by(judgments.c.at, judgments.c.id)
+)
+
+
 class Memory:
     """Rules' memories as read and changed while one submission is looked at."""
 
@@ -39,6 +65,12 @@ class Memory:
     def forget(self, rule: str) -> None:
         """Drop what a rule changed: it raised half-way."""
         self._states = {key: value for key, value in self._states.items() if key[0] != rule}
+
+    def check(self, rule: str) -> None:
+        """Raise TypeError or ValueError where a rule put something into its memory that cannot be kept."""
+        for (owner, _), (_, state) in self._states.items():
+            if owner == rule:
+                json.dumps(state, allow_nan=False, ensure_ascii=False).encode()
 
     def changes(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """(rule, subject, state) of every memory that differs from what was read."""
@@ -70,32 +102,14 @@ class StoreContext:
 
     def task_judgments(self, task: int, control: str) -> Sequence[TaskJudgment]:
         """See :meth:`labelguard.rules.Context.task_judgments`."""
-        query = (
-            sa.select(
-                judgments.c.annotator,
-                judgments.c.annotation,
-                judgments.c.kind,
-                judgments.c.value,
-                judgments.c.labels,
-                judgments.c.at,
-            )
-            .join(annotations_table, annotations_table.c.row == judgments.c.annotation_row)
-            .where(
-                judgments.c.task == task,
-                judgments.c.control == control,
-                judgments.c.project == self._project,
-                judgments.c.region == "",
-                judgments.c.first,
-                judgments.c.annotation != self._annotation,
-                judgments.c.annotator.is_not(None),
-                annotations_table.c.deleted_at.is_(None),
-                sa.not_(annotations_table.c.was_cancelled),
-                sa.not_(annotations_table.c.ground_truth),
-            )
-            .order_by(judgments.c.at, judgments.c.id)
-        )
+        wanted = {
+            "of_task": task,
+            "of_control": control,
+            "of_project": self._project,
+            "annotation": self._annotation,
+        }
         earliest: dict[int, TaskJudgment] = {}
-        for annotator, annotation, kind, value, labels, at in self._conn.execute(query):
+        for annotator, annotation, kind, value, labels, at in self._conn.execute(_TASK_JUDGMENTS, wanted):
             if annotator != self._own_user and annotator not in earliest:
                 judgment = Judgment.from_row(control, kind, "", value, labels)
                 earliest[annotator] = TaskJudgment(annotator, annotation, judgment, at)
@@ -158,7 +172,8 @@ class StoreSweepContext:
                 tasks.c.data,
             )
             .join(annotations_table, annotations_table.c.row == judgments.c.annotation_row)
-            .join(tasks, tasks.c.id == judgments.c.task)
+            # A delivery need not bring the task.
+            .outerjoin(tasks, tasks.c.id == judgments.c.task)
             .where(
                 judgments.c.project == self._policy.project,
                 judgments.c.first,

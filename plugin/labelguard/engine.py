@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -17,9 +17,16 @@ from sqlalchemy.dialects.sqlite import insert
 from labelguard.context import project_from_row
 from labelguard.events import Annotation, Event, Task
 from labelguard.judgments import judgments_of
-from labelguard.planning import Subject
-from labelguard.policy import BadPolicy
-from labelguard.processing import Made, Processor, fail_delivery, keep_finding, parse_config
+from labelguard.processing import (
+    Made,
+    Processor,
+    described,
+    fail_delivery,
+    keep_finding,
+    parse_config,
+    storable,
+    subject_of,
+)
 from labelguard.rules import Context, Finding, GoldAnswer, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
 from labelguard.store.core import StoreError, inserted_id
@@ -31,8 +38,21 @@ Origin = Literal["webhook", "reconcile", "backfill"]
 Clock = Callable[[], datetime]
 
 _BATCH = 100
-_PARSED = 1000
-"""How many parsed deliveries wait in memory for the worker; the others are parsed again from the store."""
+_PARSED = 64
+"""How many parsed deliveries wait in memory for the worker; the others are parsed again from the store. Few,
+since one may be megabytes."""
+
+
+# The literal, not a parameter: SQLite uses the partial index only when it sees the same words.
+_PENDING = (
+    sa.select(*(column for column in inbox.c if column.name != "body"))
+    .where(inbox.c.state == sa.literal_column("'pending'"))
+    .order_by(inbox.c.id)
+    .limit(_BATCH)
+)
+
+
+_KEEP = insert(inbox).on_conflict_do_nothing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +63,7 @@ class Receipt:
     """The inbox id."""
     duplicate: bool = False
     processed: bool = False
-    """Whether the rules had looked at it when the receiver answered."""
+    """Whether labelguard was done with it when the receiver answered."""
 
 
 class Engine:
@@ -104,6 +124,10 @@ class Engine:
             except StoreError as error:
                 log.error("store_unavailable", reason=str(error))  # noqa: TRY400 - the sentence says it all
                 self._stopping.wait(1.0)
+            except Exception:
+                # Without this thread nothing is judged any more, and nobody would notice.
+                log.exception("engine_failed")
+                self._stopping.wait(1.0)
 
     # The door
 
@@ -127,8 +151,8 @@ class Engine:
         processed = threading.Event()
         taken: list[int] = []
 
-        def job(conn: sa.Connection) -> tuple[int, bool]:
-            done = conn.execute(insert(inbox).values(values).on_conflict_do_nothing())
+        def job(conn: sa.Connection) -> Receipt:
+            done = conn.execute(_KEEP, values)
             if done.rowcount:
                 delivery = inserted_id(done)
                 taken.append(delivery)
@@ -137,22 +161,29 @@ class Engine:
                     self._parsed[delivery] = event
                     while len(self._parsed) > _PARSED:
                         self._parsed.popitem(last=False)
-                return delivery, False
-            same = sa.select(inbox.c.id).where(inbox.c.project == project, inbox.c.digest == digest)
-            return int(conn.scalar(same) or 0), True
+                return Receipt(delivery)
+            same = sa.select(inbox.c.id, inbox.c.state).where(inbox.c.project == project, inbox.c.digest == digest)
+            known = conn.execute(same).one()
+            return Receipt(known.id, duplicate=True, processed=known.state != "pending")
 
         try:
-            delivery, duplicate = self._store.write(job)
-            if duplicate:
-                return Receipt(delivery, duplicate=True, processed=True)
+            receipt = self._store.write(job)
+            if receipt.duplicate:
+                return receipt
             self._work.set()
             if wait > 0 and self._worker is not None:
                 processed.wait(wait)
+        except StoreError:
+            # The id was never given out: whoever gets it next brings another event.
+            with self._lock:
+                for delivery in taken:
+                    self._parsed.pop(delivery, None)
+            raise
         finally:
             with self._lock:
-                for waiting in taken:
-                    self._waiting.pop(waiting, None)
-        return Receipt(delivery, processed=processed.is_set())
+                for delivery in taken:
+                    self._waiting.pop(delivery, None)
+        return replace(receipt, processed=processed.is_set())
 
     def reject(self, project: int | None, reason: str, size: int) -> None:
         """Keep a refused delivery's reason for the admin; the oldest beyond ``keep_rejected`` go."""
@@ -184,21 +215,26 @@ class Engine:
         return count
 
     def _pending(self) -> list[records.Row]:
-        query = sa.select(inbox).where(inbox.c.state == sa.literal_column("'pending'")).order_by(inbox.c.id)
+        """The next deliveries, without their bodies: a hundred large ones would fill the memory."""
         with self._store.read() as conn:
-            return [dict(row) for row in conn.execute(query.limit(_BATCH)).mappings()]
+            return [dict(row) for row in conn.execute(_PENDING).mappings()]
+
+    def _body(self, delivery: int) -> Mapping[str, Any]:
+        with self._store.read() as conn:
+            body: Mapping[str, Any] = conn.execute(sa.select(inbox.c.body).where(inbox.c.id == delivery)).scalar_one()
+        return body
 
     def _process(self, delivery: records.Row) -> None:
         with self._lock:
             event = self._parsed.pop(delivery["id"], None)
         with structlog.contextvars.bound_contextvars(delivery=delivery["id"], project=delivery["project"]):
             try:
-                self.processor.process(delivery, event or Event.from_delivery({}, delivery["body"]))
+                self.processor.process(delivery, event or Event.from_delivery({}, self._body(delivery["id"])))
             except StoreError:
                 raise
             except Exception as error:
                 log.exception("delivery_failed", action=delivery["action"])
-                what = f"{type(error).__name__}: {error}"[:500]
+                what = described(error)
                 self._store.write(lambda conn: fail_delivery(conn, delivery["id"], self._clock(), what))
         self.processed.set()
         with self._lock:
@@ -252,10 +288,17 @@ class Engine:
         )
         said: list[Mapping[str, Any]] = []
         for active in loaded.rules:
-            if active.spec.block and active.spec.mode == "enforce" and isinstance(active.rule, Guardrail):
-                for finding in active.rule.check(submission, _NoHistory()):
-                    text = render(active.name, language or loaded.policy.language, finding.feedback)
-                    said.append({"rule": active.name, "text": text})
+            if not (active.spec.block and active.spec.mode == "enforce" and isinstance(active.rule, Guardrail)):
+                continue
+            try:
+                findings = [storable(finding) for finding in active.rule.check(submission, _NoHistory())]
+            except Exception:
+                # A broken rule stops nobody's save; what it raises there becomes a finding after the save.
+                log.exception("rule_failed", rule=active.name, task=task)
+                continue
+            for finding in findings:
+                text = render(active.name, language or loaded.policy.language, finding.feedback)
+                said.append({"rule": active.name, "text": text})
         return said
 
     # Sweeps
@@ -265,22 +308,26 @@ class Engine:
     ) -> list[int]:
         """Keep a sweep's findings (with the actions its policy wants); returns their ids.
 
+        None are kept where the project's policy has no such rule any more.
+
         Raises:
-            BadPolicy: the project's policy has no such rule any more.
+            TypeError, ValueError: a finding holds what cannot be kept; none of them was.
         """
+        for finding in findings:
+            storable(finding)
 
         def job(conn: sa.Connection) -> list[int]:
             loaded = self.processor.policy(conn, project)
             active = next((a for a in loaded.rules if a.key == rule_key), None) if loaded else None
             if loaded is None or active is None:
-                raise BadPolicy(())
+                return []
             row = records.get_project(conn, project)
             return [
                 keep_finding(
                     conn,
                     Made(active, finding),
                     loaded,
-                    Subject(project, finding.annotator, finding.task, finding.annotation, at=now),
+                    subject_of(conn, project, finding, at=now),
                     version_id=None,
                     connected_at=row["connected_at"] if row else None,
                     now=now,

@@ -210,8 +210,8 @@ def _event(body: dict[str, Any]) -> Event:
 
 
 def _annotation_event(action: str, body: dict[str, Any]) -> Event:
-    project = _needed_project(action, body)
     items = _objects(_payload(action, body, "annotation"), "annotation")
+    project = _optional_project(body) or _named_project(action, items + _objects(body.get("task"), "task"))
     task_items = _objects(body.get("task"), "task")
     tasks = tuple(_task(item, where, project.id) for where, item in task_items)
     # Label Studio lists the tasks of bulk annotations in the annotations' order, repeating them as needed.
@@ -227,9 +227,7 @@ def _tasks_event(action: str, body: dict[str, Any]) -> Event:
     items = _objects(_payload(action, body, "tasks"), "tasks")
     project = _optional_project(body)
     if project is None:
-        if not items:
-            raise BadDelivery(f"The {action} delivery has neither a `project` nor tasks that name theirs.")
-        project = Project(_id(items[0][1].get("project", _MISSING), f"{items[0][0]}.project"))
+        project = _named_project(action, items)
     tasks: list[Task] = []
     annotations: list[Annotation] = []
     for where, item in items:
@@ -262,6 +260,17 @@ def _needed_project(action: str, body: Mapping[str, Any]) -> Project:
             f'The {action} delivery has no `project`. Switch on "Send payload" for the webhook in Label Studio.'
         )
     return project
+
+
+def _named_project(action: str, items: list[tuple[str, dict[str, Any]]]) -> Project:
+    """The project that annotations and tasks name, where a delivery does not describe it."""
+    for where, item in items:
+        if (named := _reference(item.get("project"), f"{where}.project")) is not None:
+            return Project(named)
+    raise BadDelivery(
+        f"The {action} delivery does not say which project it is about. "
+        'Switch on "Send payload" for the webhook in Label Studio.'
+    )
 
 
 def _optional_project(body: Mapping[str, Any]) -> Project | None:

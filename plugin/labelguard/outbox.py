@@ -8,7 +8,8 @@ action that is delivered again after a crash finds its work done.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -16,14 +17,15 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
-from labelguard.connectors import ConnectorError, NotFound, Notifier, Studio
+from labelguard.connectors import ConnectorError, NotFound, Notifier, Studio, TaskRecord
 from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation
 from labelguard.feedback import render, render_notification
 from labelguard.policy import Policy
-from labelguard.processing import author_of
+from labelguard.processing import author_of, described
 from labelguard.reconcile import refresh_task
 from labelguard.store import Store, records
+from labelguard.store.core import StoreError
 from labelguard.store.schema import actions
 
 log = structlog.get_logger(__name__)
@@ -33,10 +35,21 @@ Row = dict[str, Any]
 IN_PAGE = frozenset({"prompt", "rework"})
 """Actions that the page shows; their life after approval is in :mod:`labelguard.prompts`."""
 
-MAX_ATTEMPTS = 12
+MAX_ATTEMPTS = 24
 """With the pauses below about eleven hours: longer than a night without Label Studio is not an outage."""
 
 _DUE = sa.or_(actions.c.next_at.is_(None), actions.c.next_at <= sa.bindparam("now", type_=actions.c.next_at.type))
+
+
+_DELIVERABLE = ("approved", "delivering")
+
+# Answered, taken back or refused, and still written on the task.
+_NOTED = sa.select(actions).where(
+    actions.c.project == sa.bindparam("project"),
+    actions.c.kind.in_(sorted(IN_PAGE)),
+    actions.c.state.in_(("done", "undone", "rejected")),
+    actions.c.target["noted"].as_string().is_not(None),
+)
 
 
 class Refused(ValueError):
@@ -87,18 +100,36 @@ class Outbox:
         """Deliver every action that is due; returns how many took effect. Nothing while the kill switch is on."""
         count = 0
         with self._store.exclusive("outbox"):
-            for action in self._due():
-                with self._store.read() as conn:
-                    enabled = records.actions_enabled(conn)
-                    job = self._job(conn, action)
-                if not enabled:
-                    break
-                with structlog.contextvars.bound_contextvars(action=action["id"], kind=action["kind"]):
-                    count += self._deliver(job)
+            with self._store.read() as conn:
+                enabled = records.actions_enabled(conn)
+            for due in self._due() if enabled else ():
+                with structlog.contextvars.bound_contextvars(action=due["id"], kind=due["kind"]):
+                    action = self._claim(due)
+                    count += action is not None and self._deliver(action)
         return count
 
+    def _claim(self, due: Row) -> Row | None:
+        """Take an action in hand; None where people decided otherwise since it was listed."""
+
+        def job(conn: sa.Connection) -> Row | None:
+            row = records.get_action(conn, due["id"])
+            if row is None or row["state"] not in _DELIVERABLE or not records.actions_enabled(conn):
+                return None
+            finding = records.get_finding(conn, row["finding"])
+            if finding is not None and finding["state"] == "dismissed":
+                why = "The finding was dismissed first."
+                records.update_action(conn, row["id"], self._clock(), state="rejected", next_at=None, error=why)
+                return None
+            # The page decides about the state of its own.
+            state = row["state"] if row["kind"] in IN_PAGE else "delivering"
+            attempts = row["attempts"] + 1
+            records.update_action(conn, row["id"], self._clock(), state=state, attempts=attempts)
+            return {**row, "state": state, "attempts": attempts}
+
+        return self._store.write(job)
+
     def _due(self) -> list[Row]:
-        query = sa.select(actions).where(_DUE, actions.c.state.in_(("approved", "delivering")))
+        query = sa.select(actions).where(_DUE, actions.c.state.in_(_DELIVERABLE))
         with self._store.read() as conn:
             rows = [dict(r) for r in conn.execute(query.order_by(actions.c.id), {"now": self._clock()}).mappings()]
         return [row for row in rows if row["kind"] not in IN_PAGE or not (row["target"] or {}).get("delivered")]
@@ -112,40 +143,68 @@ class Outbox:
             project=records.get_project(conn, action["project"]) or {},
         )
 
-    def _deliver(self, job: _Job) -> bool:
-        action = job.action
+    def _deliver(self, action: Row) -> bool:
         in_page = action["kind"] in IN_PAGE
-        if not in_page:
-            self._update(action, state="delivering", attempts=action["attempts"] + 1)
         try:
-            target = self._effect(job)
+            with self._store.read() as conn:
+                job = self._job(conn, action)
+            known = self._effect(job)
+        except StoreError:
+            raise
         except (_Impossible, Refused) as error:
             return self._failed(action, str(error))
         except ConnectorError as error:
-            if error.permanent or action["attempts"] + 1 >= MAX_ATTEMPTS:
+            if error.permanent:
                 return self._failed(action, str(error))
-            pause = error.retry_after or min(5.0 * 2 ** action["attempts"], 3600.0) * (0.5 + self._jitter() / 2)
-            later = self._clock() + timedelta(seconds=pause)
-            self._update(action, attempts=action["attempts"] + 1, next_at=later, error=str(error))
-            log.warning("action_postponed", reason=str(error), seconds=round(pause))
-            return False
+            return self._postponed(action, str(error), error.retry_after)
+        except Exception as error:
+            # One action that cannot be understood (its rule is not installed any more, say) stops no other.
+            log.exception("action_crashed")
+            return self._postponed(action, described(error), None)
         if in_page:
-            self._update(action, target=target | {"delivered": True}, error=None)
+            self._update(action, {**known, "delivered": True}, next_at=None, error=None)
         else:
-            self._update(action, state="done", target=target, next_at=None, error=None)
+            self._update(action, known, state="done", next_at=None, error=None)
             log.info("action_done", task=action["task"], annotation=action["annotation"])
         return True
 
-    def _failed(self, action: Row, why: str) -> bool:
-        self._update(action, state="failed", next_at=None, error=why)
-        log.warning("action_failed", reason=why)
+    def _postponed(self, action: Row, why: str, retry_after: float | None) -> bool:
+        if action["attempts"] >= MAX_ATTEMPTS:
+            return self._failed(action, why)
+        pause = retry_after or min(5.0 * 2 ** (action["attempts"] - 1), 3600.0) * (0.5 + self._jitter() / 2)
+        self._update(action, next_at=self._clock() + timedelta(seconds=pause), error=why)
+        log.warning("action_postponed", reason=why, seconds=round(pause))
         return False
 
-    def _update(self, action: Row, **values: Any) -> None:
-        self._store.write(lambda conn: records.update_action(conn, action["id"], self._clock(), **values))
+    def _failed(self, action: Row, why: str) -> bool:
+        log.warning("action_failed", reason=why)
+        if action["kind"] == "prompt":
+            # The page still shows it: only what was to come on top cannot be had.
+            self._update(action, {"delivered": True}, next_at=None, error=why)
+        else:
+            self._update(action, state="failed", next_at=None, error=why)
+        return False
+
+    def _update(self, action: Row, known: Mapping[str, Any] | None = None, **values: Any) -> None:
+        """Set columns and add what became known to the target, to which the page writes as well.
+
+        What came to its end meanwhile stays as the page or a person left it.
+        """
+
+        def job(conn: sa.Connection) -> None:
+            row = records.get_action(conn, action["id"])
+            if row is None:
+                return
+            new = {**values} if row["state"] == action["state"] else {}
+            if known:
+                new["target"] = {**(row["target"] or {}), **known}
+            if new:
+                records.update_action(conn, action["id"], self._clock(), **new)
+
+        self._store.write(job)
 
     def _effect(self, job: _Job) -> dict[str, Any]:
-        """Bring about what an action wants; returns its target with what became known on the way."""
+        """Bring about what an action wants; returns what became known on the way."""
         effects = {
             "prompt": self._prompt,
             "rework": self._rework,
@@ -197,18 +256,27 @@ class Outbox:
 
     def _prompt(self, job: _Job) -> dict[str, Any]:
         """The page shows it; where there is more than the page, say it there too."""
-        target = job.target
-        if self._studio is None:
-            return target
+        action, note = job.action, job.policy.task_note if job.policy else None
+        if self._studio is None or self._is_private(job):
+            return {}
+        comments = action["annotation"] is not None and self._studio.server().comments
+        if not comments and (note is None or action["task"] is None):
+            return {}
+        self._verified(job)
+        known: dict[str, Any] = {}
+        text = self._text(job)
+        if comments:
+            self._studio.comment(action["annotation"], text, f"labelguard {job.finding['id']}")
+            known["commented"] = True
+        if note is not None and action["task"] is not None:
+            # Before the effect: what a crash leaves there must be taken away some day.
+            self._update(action, {"noted": note})
+            self._studio.set_task_note(action["task"], note, text)
+        return known
+
+    def _text(self, job: _Job) -> str:
         language = job.policy.language if job.policy else "en"
-        text = render(job.finding["rule"], language, job.finding["feedback"])
-        if job.action["annotation"] is not None and self._studio.server().comments and not self._is_private(job):
-            self._studio.comment(job.action["annotation"], text, f"labelguard {job.finding['id']}")
-            target["commented"] = True
-        if job.policy and job.policy.task_note and job.action["task"] is not None and not self._is_private(job):
-            self._studio.set_task_note(job.action["task"], job.policy.task_note, text)
-            target["noted"] = job.policy.task_note
-        return target
+        return render(job.finding["rule"], language, job.finding["feedback"])
 
     def _is_private(self, job: _Job) -> bool:
         """Whether a text on the task itself would tell that it is a gold task."""
@@ -220,14 +288,14 @@ class Outbox:
     def _rework(self, job: _Job) -> dict[str, Any]:
         """Nothing is touched in Label Studio: once verified, the page offers to open the annotation again."""
         self._verified(job)
-        return job.target | {"verified": True}
+        return {"verified": True}
 
     def _replace(self, job: _Job) -> dict[str, Any]:
         now, studio = self._verified(job), self._need_studio()
         if now is None:
             raise _Impossible("There is no annotation to replace.")
         if now.was_cancelled:
-            return job.target
+            return {}
         setting = studio.project(job.action["project"]).skip_queue
         if setting != "REQUEUE_FOR_OTHERS":
             raise _Impossible(
@@ -236,64 +304,70 @@ class Outbox:
             )
         self._remember(job, {"was_cancelled": False})
         studio.set_cancelled(now.id, True)
-        return job.target
+        return {}
 
     def _second_opinion(self, job: _Job) -> dict[str, Any]:
         self._verified(job)
         studio, action = self._need_studio(), job.action
-        task = studio.task(action["task"]).task
-        wanted = int(action["target"]["overlap"])
-        if task.overlap >= wanted and not task.is_labeled:
-            return job.target
+        record = studio.task(action["task"])
+        task, wanted = record.task, int(action["target"]["overlap"])
+        if _opinions(record) >= wanted or (task.overlap >= wanted and not task.is_labeled):
+            return {}
         self._remember(job, {"overlap": task.overlap, "is_labeled": task.is_labeled})
-        studio.set_overlap(task.id, wanted, False)
-        return job.target
+        # Somebody may have asked for more meanwhile; that is theirs to lower.
+        studio.set_overlap(task.id, max(task.overlap, wanted), False)
+        return {}
 
     def _escalate(self, job: _Job) -> dict[str, Any]:
         """A senior one decides: assigned where Label Studio can, and told in any case."""
-        target = job.target
-        studio = self._need_studio()
-        if studio.server().assignments and job.action["task"] is not None and not target.get("assigned"):
+        action, studio = job.action, self._need_studio()
+        assigned = bool(action["target"].get("assigned"))
+        if studio.server().assignments and action["task"] is not None and not assigned:
             self._verified(job)
             users = self._user_ids(job)
             if users:
-                studio.assign(job.action["project"], job.action["task"], users)
-                target["assigned"] = users
-                self._update(job.action, target=target)
-        return self._tell(job, target)
+                self._update(action, {"assigned": users})
+                studio.assign(action["project"], action["task"], users)
+                assigned = True
+        return self._tell(job, enough=assigned)
 
     def _pause(self, job: _Job) -> dict[str, Any]:
         studio, action = self._need_studio(), job.action
         if not studio.server().pauses:
             raise _Impossible("Label Studio Community cannot pause an annotator; speak with them instead.")
         self._remember(job, {"paused": True})
-        language = job.policy.language if job.policy else "en"
-        studio.pause(
-            action["project"], action["annotator"], render(job.finding["rule"], language, job.finding["feedback"])
-        )
-        return job.target
+        studio.pause(action["project"], action["annotator"], self._text(job))
+        return {}
 
     def _notify(self, job: _Job) -> dict[str, Any]:
-        return self._tell(job, job.target)
+        return self._tell(job, enough=False)
 
-    def _tell(self, job: _Job, target: dict[str, Any]) -> dict[str, Any]:
-        """Send to everybody the target names, each once."""
-        if self._notifier is None:
+    def _tell(self, job: _Job, *, enough: bool) -> dict[str, Any]:
+        """Send to everybody the target names, each once; ``enough`` is whether it may be nobody."""
+        group = str(job.target["to"])
+        sent = list(job.target.get("sent", ()))
+        names = [name for name in self._members(job, group) if not _is_user(name)]
+        if self._notifier is None and not enough:
             raise _Impossible("No alert targets are configured: set LABELGUARD_NOTIFY.")
-        sent = list(target.get("sent", ()))
-        group = str(target["to"])
-        names = self._members(job, group)
-        message = render_notification("finding", job.policy.language if job.policy else "en", self._about(job))
-        for name in names:
-            if name in sent or _is_user(name):
-                continue
-            self._notifier.notify(name, message.title, message.body)
-            sent.append(name)
-            target["sent"] = sent
-            self._update(job.action, target=target)
-        if not sent and not target.get("assigned"):
+        if not names and not enough:
             raise _Impossible(f"{group!r} names no alert target; name one of LABELGUARD_NOTIFY in `people`.")
-        return target
+        message = render_notification("finding", job.policy.language if job.policy else "en", self._about(job))
+        trouble: list[ConnectorError] = []
+        for name in names:
+            if name in sent or self._notifier is None:
+                continue
+            try:
+                self._notifier.notify(name, message.title, message.body)
+            except ConnectorError as error:
+                # The others hear of it all the same.
+                trouble.append(error)
+                continue
+            sent.append(name)
+            self._update(job.action, {"sent": list(sent)})
+        if trouble:
+            # As long as one of them may still be reached, it is tried again.
+            raise min(trouble, key=lambda error: error.permanent)
+        return {}
 
     @staticmethod
     def _members(job: _Job, group: str) -> list[str]:
@@ -303,7 +377,7 @@ class Outbox:
         return list(policy.people.get(group) or policy.cohorts.get(group) or [group])
 
     def _user_ids(self, job: _Job) -> list[int]:
-        wanted = {name.lower() for name in self._members(job, str(job.action["target"]["to"]))}
+        wanted = {name.lower() for name in self._members(job, str(job.target["to"]))}
         with self._store.read() as conn:
             people = records.list_annotators(conn)
         return [p["id"] for p in people if str(p["id"]) in wanted or p["email"].lower() in wanted]
@@ -353,24 +427,34 @@ class Outbox:
         self._store.write(job)
 
     def undo(self, action: int, by: str) -> None:
-        """Take an action's effect back (now)."""
+        """Take an action's effect back (now); one that is still being tried is given up."""
         with self._store.exclusive("outbox"):
             with self._store.read() as conn:
                 row = _known(conn, action)
+            began = row["state"] == "delivering" or (row["state"] == "failed" and bool(row["undo"]))
             if row["kind"] in IN_PAGE:
                 if row["state"] not in ("approved", "delivering", "done"):
                     raise Refused(f"Action {action} is {row['state']}; there is nothing to take back.")
                 self._clear_note(row)
-            elif row["state"] != "done":
+            elif row["state"] != "done" and not began:
                 raise Refused(f"Action {action} is {row['state']}; only what was done can be taken back.")
             else:
                 self._take_back(row)
-            self._update(row, state="undone", decided_by=by, next_at=None)
+
+            def job(conn: sa.Connection) -> None:
+                records.update_action(conn, action, self._clock(), state="undone", decided_by=by, next_at=None)
+
+            # Whatever the page did to it meanwhile.
+            self._store.write(job)
 
     def _take_back(self, row: Row) -> None:
         """Restore, unless somebody changed the same thing since: then theirs is what counts."""
         undo = row["undo"] or {}
-        if row["kind"] == "notify" or (row["kind"] == "escalate" and not row["target"].get("assigned")):
+        target = row["target"] or {}
+        told = row["kind"] == "notify" or (row["kind"] == "escalate" and not target.get("assigned"))
+        if told and row["state"] == "delivering" and not target.get("sent"):
+            return
+        if told:
             raise Refused(f"Action {row['id']} sent a message, which cannot be taken back.")
         studio = self._need_studio()
         try:
@@ -380,9 +464,9 @@ class Outbox:
                     studio.set_cancelled(now.id, False)
             elif row["kind"] == "second-opinion" and not undo.get("closed"):
                 task = studio.task(row["task"]).task
-                if "overlap" in undo and task.overlap == row["target"]["overlap"]:
+                if "overlap" in undo and task.overlap == target["overlap"]:
                     studio.set_overlap(task.id, undo["overlap"], undo["is_labeled"])
-            elif row["kind"] == "pause":
+            elif row["kind"] == "pause" and undo:
                 studio.unpause(row["project"], row["annotator"])
             elif row["kind"] == "escalate":
                 studio.assign(row["project"], row["task"], [])
@@ -391,25 +475,27 @@ class Outbox:
 
     def _clear_note(self, row: Row) -> None:
         if (row["target"] or {}).get("noted") and row["task"] is not None:
-            self._need_studio().set_task_note(row["task"], row["target"]["noted"], "")
+            try:
+                self._need_studio().set_task_note(row["task"], row["target"]["noted"], "")
+            except NotFound:
+                log.info("nothing_to_take_back", action=row["id"])
 
     def undo_all(self, project: int, by: str) -> int:
         """Take back every standing effect in a project (``disconnect``); returns how many."""
+        states = ("proposed", "approved", "delivering", "done", "failed")
         with self._store.read() as conn:
-            standing = records.list_actions(
-                conn, project=project, states=("proposed", "approved", "delivering", "done")
-            )
+            standing = records.list_actions(conn, project=project, states=states)
         count = 0
         for row in reversed(standing):
             in_page = row["kind"] in IN_PAGE
             if row["state"] == "proposed" or (row["state"] == "approved" and not in_page):
                 self.reject(row["id"], by)
             elif _leaves_something(row):
-                if row["state"] == "delivering" and not in_page:
-                    # Nobody knows whether it took effect; taking back looks before it changes anything.
-                    self._update(row, state="done")
                 self.undo(row["id"], by)
                 count += not in_page
+            elif row["state"] == "delivering":
+                # A message that some have got and others have not: nothing more is sent.
+                self._update(row, state="failed", next_at=None, error="The project was disconnected.")
         return count
 
     # Standing effects
@@ -420,6 +506,9 @@ class Outbox:
         A second opinion that has come gives its overlap back (one task of another overlap would change what
         the project's own setting applies to); one that Label Studio lost (an import resets overlaps) is asked
         for again. A note on a task goes when its prompt was answered.
+
+        Raises:
+            ConnectorError: Label Studio did not answer.
         """
         done = {"second_opinions_closed": 0, "second_opinions_renewed": 0, "notes_cleared": 0}
         studio = self._need_studio()
@@ -427,34 +516,53 @@ class Outbox:
             with self._store.read() as conn:
                 if not records.actions_enabled(conn):
                     return done
-                rows = records.list_actions(conn, project=project, states=("done", "undone", "rejected"))
-            for row in rows:
-                target, undo = row["target"] or {}, row["undo"] or {}
-                if row["kind"] == "second-opinion" and row["state"] == "done" and undo and not undo.get("closed"):
-                    try:
-                        done[self._settle_opinion(studio, row, target, undo)] += 1
-                    except KeyError:
-                        continue
-                    except NotFound:
-                        self._update(row, undo={**undo, "closed": True})
-                elif row["kind"] in IN_PAGE and target.get("noted"):
+                opinions = records.list_actions(conn, project=project, kind="second-opinion", states=("done",))
+                noted = [dict(row) for row in conn.execute(_NOTED, {"project": project}).mappings()]
+            for row in opinions:
+                if row["undo"] and not row["undo"].get("closed"):
+                    with _passing_over(row):
+                        what = self._settle_opinion(studio, row)
+                        if what is not None:
+                            done[what] += 1
+            for row in noted:
+                with _passing_over(row):
                     self._clear_note(row)
-                    self._update(row, target={k: v for k, v in target.items() if k != "noted"})
+                    self._update(row, {"noted": None})
                     done["notes_cleared"] += 1
         return done
 
-    def _settle_opinion(self, studio: Studio, row: Row, target: Row, undo: Row) -> str:
-        record = studio.task(row["task"])
-        people = {a.completed_by for a in record.annotations if not a.was_cancelled}
-        if len(people) >= target["overlap"]:
+    def _settle_opinion(self, studio: Studio, row: Row) -> str | None:
+        target, undo = row["target"], row["undo"]
+        try:
+            record = studio.task(row["task"])
+        except NotFound:
+            self._update(row, undo={**undo, "closed": True})
+            return None
+        if _opinions(record) >= target["overlap"]:
             if record.task.overlap == target["overlap"]:
                 studio.set_overlap(record.task.id, undo["overlap"], True)
             self._update(row, undo={**undo, "closed": True})
             return "second_opinions_closed"
         if record.task.overlap < target["overlap"] or record.task.is_labeled:
-            studio.set_overlap(record.task.id, target["overlap"], False)
+            studio.set_overlap(record.task.id, max(record.task.overlap, target["overlap"]), False)
             return "second_opinions_renewed"
-        return "waiting"
+        return None
+
+
+@contextmanager
+def _passing_over(row: Row) -> Iterator[None]:
+    """What Label Studio refuses for one task stops none of the others; an outage stops all."""
+    try:
+        yield
+    except ConnectorError as error:
+        if not error.permanent:
+            raise
+        log.warning("effect_not_settled", action=row["id"], reason=str(error))
+
+
+def _opinions(record: TaskRecord) -> int:
+    """How many people have said something; a skip says nothing."""
+    return len({a.completed_by for a in record.annotations if not a.was_cancelled})
 
 
 def _known(conn: sa.Connection, action: int) -> Row:
@@ -466,12 +574,15 @@ def _known(conn: sa.Connection, action: int) -> Row:
 
 def _leaves_something(row: Row) -> bool:
     """Whether an action that began has anything to take back."""
-    target = row["target"] or {}
+    target, undo = row["target"] or {}, row["undo"] or {}
     if row["kind"] in IN_PAGE:
-        return row["state"] != "done" or bool(target.get("noted"))
-    if row["kind"] == "escalate":
-        return bool(target.get("assigned"))
-    return bool(row["kind"] != "notify")
+        return row["state"] in ("approved", "delivering") or bool(target.get("noted") and row["state"] == "done")
+    if row["kind"] in ("notify", "escalate"):
+        untold = row["state"] == "delivering" and not target.get("sent")
+        return untold or bool(target.get("assigned") and row["state"] != "failed")
+    if row["state"] == "delivering":
+        return True
+    return bool(undo) and not undo.get("closed")
 
 
 def _is_user(name: str) -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
 
 from labelguard.policy import ActionSpec, Limits, RuleSpec
 from labelguard.rules import Finding
@@ -29,11 +30,13 @@ class Subject:
     annotator: int | None
     task: int | None
     annotation: int | None
-    """Label Studio's id; None for findings of sweeps."""
+    """Label Studio's id; None where a finding is not about one annotation."""
     version: Mapping[str, Any] = field(default_factory=dict)
     """``content_hash`` and ``updated_at`` (ISO) of the annotation judged: what is verified before acting."""
     overlap: int = 1
     at: datetime | None = None
+    past: bool = False
+    """Whether it came with a back-fill: whatever its time, nobody was told then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ def may_act(
         return "the rule only observes here"
     if connected_at is None:
         return "the project is not connected"
+    if subject.past:
+        return "it came with what was annotated before"
     if subject.at is None or subject.at < connected_at:
         return "it happened before the project was connected"
     if now - subject.at > timedelta(seconds=limits.max_action_age):
@@ -78,9 +83,23 @@ def plan(
         row = _row(conn, finding_id, action, spec, limits, subject)
         if isinstance(row, str):
             not_done.append(f"{action.kind}: {row}")
-        else:
+            continue
+        if (earlier := _asked_by(conn, row["key"])) is None:
             rows.append({**row, "created_at": now, "updated_at": now})
+            continue
+        not_done.append(f"{action.kind}: finding {earlier} already asks for it")
+        if action.kind == "rework" and not any(other.kind == "prompt" for other in spec.actions):
+            # The annotation goes back once, but each reason is told.
+            told = _row(conn, finding_id, ActionSpec(kind="prompt"), spec, limits, subject)
+            if not isinstance(told, str):
+                rows.append({**told, "created_at": now, "updated_at": now})
     return Plan(tuple(rows), tuple(not_done))
+
+
+def _asked_by(conn: sa.Connection, key: str) -> int | None:
+    """The finding that planned the same action before."""
+    found: int | None = conn.scalar(sa.select(actions.c.finding).where(actions.c.key == key))
+    return found
 
 
 def _row(
@@ -117,7 +136,9 @@ def _row(
             conn, project=subject.project, kind="second-opinion", task=subject.task, states=STANDING
         ):
             return "a second opinion was already asked for"
-        people = len({a["completed_by"] for a in records.current_annotations(conn, subject.project, task=subject.task)})
+        there = records.current_annotations(conn, subject.project, task=subject.task)
+        # A skip is nobody's opinion: Label Studio does not count it towards the overlap either.
+        people = len({a["completed_by"] for a in there if not a["was_cancelled"]})
         wanted = max(subject.overlap, people, 1) + 1
         if wanted > limits.max_overlap:
             return f"the task would need an overlap of {wanted}, above max_overlap"
@@ -142,7 +163,5 @@ def _row(
 
 def insert_actions(conn: sa.Connection, rows: tuple[dict[str, Any], ...]) -> None:
     """Write planned actions; one whose key is there already is the same action."""
-    from sqlalchemy.dialects.sqlite import insert
-
     for row in rows:
         conn.execute(insert(actions).values(**row).on_conflict_do_nothing(index_elements=["key"]))

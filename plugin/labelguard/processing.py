@@ -6,6 +6,7 @@ is known decides whether rules run, so a delivery that is processed again after 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,12 +22,12 @@ from labelguard.context import Memory, StoreContext, project_from_row
 from labelguard.events import Annotation, Event, Project, Task
 from labelguard.judgments import Judgment, judgments_of
 from labelguard.labelconfig import LabelConfig
-from labelguard.policy import ActiveRule, Policy, build_rules, load_policy
-from labelguard.rules import Finding, Guardrail, Submission
+from labelguard.policy import ActiveRule, BadPolicy, Policy, build_rules, load_policy
+from labelguard.registry import BrokenRegistry
+from labelguard.rules import SEVERITIES, Finding, Guardrail, Submission
 from labelguard.store import Store, records
 from labelguard.store.core import inserted_id
 from labelguard.store.schema import (
-    actions,
     annotation_versions,
     annotations as annotations_table,
     findings,
@@ -40,6 +41,19 @@ Row = dict[str, Any]
 
 _SAME_SAVE = timedelta(seconds=5)
 """Label Studio stamps created_at and updated_at of one save milliseconds apart; what is further apart was edited."""
+
+# Built once: putting a statement together takes longer than SQLite takes to run it.
+_ADD_ANNOTATION = insert(annotations_table)
+_ADD_VERSION = insert(annotation_versions)
+_ADD_JUDGMENT = insert(judgments)
+_SAME = sa.select(annotations_table).where(
+    annotations_table.c.id == sa.bindparam("annotation"), annotations_table.c.created_at == sa.bindparam("created")
+)
+_FINISH = (
+    sa.update(inbox)
+    .where(inbox.c.id == sa.bindparam("delivery"))
+    .values({name: sa.bindparam(name) for name in ("state", "processed_at", "error")})
+)
 
 parse_config = lru_cache(maxsize=256)(LabelConfig.parse)
 
@@ -78,6 +92,13 @@ class Judged:
     quiet: set[str] = field(default_factory=set)
     """Names of stateless rules that looked and had nothing to say."""
     memory: Memory | None = None
+    unjudged: int | None = None
+    """The id of this version where the store has it, but no policy could be used when it came."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the rules have yet to look at it."""
+        return self.fresh or self.unjudged is not None
 
 
 class Processor:
@@ -109,35 +130,60 @@ class Processor:
     def process(self, delivery: Row, event: Event) -> None:
         """Process one inbox row and mark it done, all or (for each annotation) nothing."""
         now = self._clock()
-        project = delivery["project"]
         if not event.known:
             self._store.write(lambda conn: _finish(conn, delivery["id"], "ignored", now))
             return
-        self._store.write(lambda conn: self._surroundings(conn, project, event, now))
+        self._store.write(lambda conn: self._surroundings(conn, delivery, event, now))
         judge = event.action != "TASKS_CREATED" or delivery["origin"] != "webhook"
-        for annotation in event.annotations:
-            self._one(delivery, event, annotation, judge=judge)
-        self._store.write(lambda conn: _finish(conn, delivery["id"], "done", now))
+        unusable = self._unusable(delivery["project"]) if event.annotations else None
+        for number, annotation in enumerate(event.annotations, start=1):
+            # With the last one: most deliveries have one annotation, and a commit waits for the disk.
+            last = number == len(event.annotations)
+            self._one(delivery, event, annotation, judge=judge, unusable=unusable, last=last)
+        if not event.annotations:
+            self._store.write(lambda conn: _finish(conn, delivery["id"], "done", now))
 
-    def _surroundings(self, conn: sa.Connection, project: int, event: Event, now: datetime) -> None:
+    def _surroundings(self, conn: sa.Connection, delivery: Row, event: Event, now: datetime) -> None:
+        project: int = delivery["project"]
         if event.project is not None and event.project.id == project and event.project.label_config:
             records.save_project(conn, event.project, now)
         for task in event.tasks:
-            records.save_task(conn, task)
+            records.save_task(conn, task, now, listed=delivery["origin"] != "webhook")
         if event.action == "ANNOTATIONS_DELETED":
             records.mark_deleted(conn, project, event.deleted, now)
         elif event.action == "TASKS_DELETED":
             records.mark_tasks_deleted(conn, project, event.deleted, now)
 
-    def _one(self, delivery: Row, event: Event, annotation: Annotation, *, judge: bool) -> None:
+    def _unusable(self, project: int) -> str | None:
+        """Why the project's policy cannot be used (a rule was uninstalled, say), or None."""
+        with self._store.read() as conn:
+            try:
+                self.policy(conn, project)
+            except (BadPolicy, BrokenRegistry) as error:
+                log.error("policy_unusable", reason=str(error))  # noqa: TRY400 - the sentence says it all
+                return f"Kept, but not judged, because the policy cannot be used: {error}"[:500]
+        return None
+
+    def _one(
+        self, delivery: Row, event: Event, annotation: Annotation, *, judge: bool, unusable: str | None, last: bool
+    ) -> None:
         with self._store.read() as conn:
             judged = self._compare(conn, delivery, event, annotation)
-            if judged.fresh and judge and self._is_judged(judged):
+            judge = judge and judged.wanted and self._is_judged(judged)
+            if judge and unusable is None:
                 self._judge(conn, delivery, event, judged)
-            loaded = self.policy(conn, delivery["project"])
-            project = records.get_project(conn, delivery["project"])
+            # What says something asks for the rest.
+            loaded = self.policy(conn, delivery["project"]) if judged.made else None
+            project = records.get_project(conn, delivery["project"]) if judged.made else None
         connected_at = project["connected_at"] if project else None
-        self._store.write(lambda conn: self._keep(conn, delivery, judged, loaded, connected_at))
+
+        def keep(conn: sa.Connection) -> None:
+            self._keep(conn, delivery, judged, loaded, connected_at, complete=unusable is None or not judge)
+            if last:
+                state = "done" if unusable is None else "failed"
+                _finish(conn, delivery["id"], state, self._clock(), unusable)
+
+        self._store.write(keep)
 
     def _compare(self, conn: sa.Connection, delivery: Row, event: Event, annotation: Annotation) -> Judged:
         at = annotation.updated_at or annotation.created_at or delivery["received_at"]
@@ -145,12 +191,17 @@ class Processor:
         judged = Judged(annotation, existing, at, fresh=True)
         judged.author = author_of(annotation)
         if existing is not None:
-            judged.fresh = at >= existing["updated_at"] and not _has_version(conn, existing["row"], at, annotation)
+            version = _version(conn, existing["row"], at, annotation)
+            judged.fresh = at >= existing["updated_at"] and version is None
+            if version is not None and not version["judged"] and at == existing["updated_at"]:
+                judged.unjudged = version["id"]
+                judged.first = version["first"]
             # A deletion is final unless Label Studio itself lists the annotation again.
             if existing["deleted_at"] is not None and delivery["origin"] == "webhook":
                 judged.fresh = False
-        judged.first = judged.fresh and self._is_first(conn, delivery, event, judged)
-        judged.judgments = judgments_of(annotation.result) if judged.fresh else ()
+        if judged.fresh:
+            judged.first = self._is_first(conn, delivery, event, judged)
+        judged.judgments = judgments_of(annotation.result) if judged.wanted else ()
         return judged
 
     def _is_first(self, conn: sa.Connection, delivery: Row, event: Event, judged: Judged) -> bool:
@@ -224,20 +275,24 @@ class Processor:
             own_user=self.own_user,
         )
         try:
-            return [Made(active, finding) for finding in rule.check(submission, context)]
+            found = [Made(active, storable(finding)) for finding in rule.check(submission, context)]
+            memory.check(active.key)
         except Exception as error:
             memory.forget(active.key)
             log.exception("rule_failed", rule=active.name, annotation=submission.annotation.id)
             return self._crash(active, error, submission)
+        return found
 
     def _crash(self, active: ActiveRule, error: Exception, submission: Submission) -> list[Made]:
-        """A finding about the rule itself, at most one an hour for the same error."""
-        what = f"{type(error).__name__}: {error}"[:300]
+        """A finding about the rule itself, at most one an hour for the same kind of error."""
+        what = described(error)
         now = self._clock()
-        before = self._crashes.get((active.key, what))
+        # By kind of error: the words of one may hold a task's id, and differ each time.
+        same = (active.key, type(error).__name__)
+        before = self._crashes.get(same)
         if before is not None and now - before < timedelta(hours=1):
             return []
-        self._crashes[(active.key, what)] = now
+        self._crashes[same] = now
         finding = Finding(
             message=f"The rule {active.name} failed on annotation {submission.annotation.id} ({what}). "
             "The other rules ran; nothing was concluded about the annotation.",
@@ -256,28 +311,36 @@ class Processor:
         judged: Judged,
         loaded: LoadedPolicy | None,
         connected_at: datetime | None,
+        *,
+        complete: bool,
     ) -> None:
+        """Write what is new. ``complete`` is False where the rules could not look: they will, later."""
         now = self._clock()
         annotation = judged.annotation
-        if not judged.fresh:
+        if judged.existing is not None and not judged.fresh:
             _refresh(conn, delivery, judged)
-            return
-        row, number = _save_annotation(conn, delivery["project"], judged)
-        version = _save_version(conn, row, number, delivery["origin"], judged, now)
-        _save_judgments(conn, delivery["project"], row, version, judged)
+            if judged.unjudged is None or not complete:
+                return
+            row, number, version = judged.existing["row"], judged.existing["versions"], judged.unjudged
+            conn.execute(sa.update(annotation_versions).where(annotation_versions.c.id == version).values(judged=True))
+        else:
+            row, number = _save_annotation(conn, delivery["project"], judged)
+            version = _save_version(conn, row, number, delivery["origin"], judged, now, complete=complete)
+            _save_judgments(conn, delivery["project"], row, version, judged)
         for person in {annotation.completed_by, annotation.updated_by} - {None}:
             records.note_annotator(conn, int(person))  # type: ignore[arg-type] # None was taken out
         if judged.memory is not None:
             for rule, subject, state in judged.memory.changes():
                 records.set_rule_state(conn, delivery["project"], rule, subject, state, now)
         if number > 1 and judged.author is not None:
-            _corrected(conn, judged, now)
-        if loaded is not None:
-            connected = None if delivery["origin"] == "backfill" else connected_at
+            _saved_again(conn, row, judged, now)
+        elif number > 1:
+            _saved_by_another(conn, row, judged, now)
+        if loaded is not None and judged.made:
             task = records.get_task(conn, annotation.task)
             for made in judged.made:
-                about = _subject(conn, delivery["project"], judged, made, task)
-                keep_finding(conn, made, loaded, about, version_id=version, connected_at=connected, now=now)
+                about = _subject(conn, delivery, judged, made, task)
+                keep_finding(conn, made, loaded, about, version_id=version, connected_at=connected_at, now=now)
 
 
 def keep_finding(
@@ -328,6 +391,29 @@ def keep_finding(
     return finding_id
 
 
+def described(error: Exception) -> str:
+    """What was raised, as text that can be kept."""
+    return f"{type(error).__name__}: {error}"[:300].encode("utf-8", "replace").decode()
+
+
+def storable(finding: Finding) -> Finding:
+    """The finding, provided that it can be kept: a rule may yield anything, and is then the one that failed.
+
+    Raises:
+        TypeError, ValueError: it is no finding, or holds what JSON or the store cannot.
+    """
+    if not isinstance(finding, Finding):
+        raise TypeError(f"a rule yields findings, not {type(finding).__name__}")
+    if finding.severity not in SEVERITIES:
+        raise ValueError(f"the severity {finding.severity!r} is none of {', '.join(SEVERITIES)}")
+    for about in (finding.annotator, finding.task, finding.annotation):
+        if about is not None and type(about) is not int:
+            raise TypeError(f"a finding names its subject by whole numbers, not by {type(about).__name__}")
+    kept = [finding.message, finding.control, list(finding.labels), {**finding.evidence}, {**finding.feedback}]
+    json.dumps(kept, allow_nan=False, ensure_ascii=False).encode()
+    return finding
+
+
 def author_of(annotation: Annotation) -> int | None:
     """Whom a version is held against: the annotator it is by, provided that they saved it themselves.
 
@@ -339,20 +425,19 @@ def author_of(annotation: Annotation) -> int | None:
 
 
 def _existing(conn: sa.Connection, annotation: Annotation) -> Row | None:
-    query = sa.select(annotations_table).where(annotations_table.c.id == annotation.id)
-    if annotation.created_at is not None:
-        query = query.where(annotations_table.c.created_at == annotation.created_at)
-    found = conn.execute(query.order_by(annotations_table.c.row.desc()).limit(1)).mappings().first()
+    if annotation.created_at is None:
+        return records.get_annotation(conn, annotation.id)
+    found = conn.execute(_SAME, {"annotation": annotation.id, "created": annotation.created_at}).mappings().first()
     return dict(found) if found is not None else None
 
 
-def _has_version(conn: sa.Connection, row: int, at: datetime, annotation: Annotation) -> bool:
-    query = sa.select(annotation_versions.c.id).where(
-        annotation_versions.c.annotation_row == row,
-        annotation_versions.c.updated_at == at,
-        annotation_versions.c.content_hash == annotation.content_hash,
+def _version(conn: sa.Connection, row: int, at: datetime, annotation: Annotation) -> Row | None:
+    v = annotation_versions.c
+    query = sa.select(v.id, v.first, v.judged).where(
+        v.annotation_row == row, v.updated_at == at, v.content_hash == annotation.content_hash
     )
-    return conn.execute(query.limit(1)).first() is not None
+    found = conn.execute(query.limit(1)).mappings().first()
+    return dict(found) if found is not None else None
 
 
 def _ever_submitted(conn: sa.Connection, row: int) -> bool:
@@ -393,34 +478,33 @@ def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple
     }
     if judged.existing is None:
         created = annotation.created_at or judged.at
-        done = conn.execute(
-            insert(annotations_table).values(id=annotation.id, created_at=created, versions=1, **values)
-        )
-        return inserted_id(done), 1
+        made = {"id": annotation.id, "created_at": created, "versions": 1, **values}
+        return inserted_id(conn.execute(_ADD_ANNOTATION, made)), 1
     row, number = int(judged.existing["row"]), int(judged.existing["versions"]) + 1
     conn.execute(sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values))
     return row, number
 
 
-def _save_version(conn: sa.Connection, row: int, number: int, origin: str, judged: Judged, now: datetime) -> int:
+def _save_version(
+    conn: sa.Connection, row: int, number: int, origin: str, judged: Judged, now: datetime, *, complete: bool
+) -> int:
     annotation = judged.annotation
-    done = conn.execute(
-        insert(annotation_versions).values(
-            annotation_row=row,
-            number=number,
-            updated_at=judged.at,
-            content_hash=annotation.content_hash,
-            editor=annotation.updated_by or annotation.completed_by,
-            first=judged.first,
-            origin=origin,
-            result=list(annotation.result),
-            was_cancelled=annotation.was_cancelled,
-            ground_truth=annotation.ground_truth,
-            lead_time=annotation.lead_time,
-            recorded_at=now,
-        )
-    )
-    return inserted_id(done)
+    values = {
+        "annotation_row": row,
+        "number": number,
+        "updated_at": judged.at,
+        "content_hash": annotation.content_hash,
+        "editor": annotation.updated_by or annotation.completed_by,
+        "first": judged.first,
+        "origin": origin,
+        "result": list(annotation.result),
+        "was_cancelled": annotation.was_cancelled,
+        "ground_truth": annotation.ground_truth,
+        "lead_time": annotation.lead_time,
+        "recorded_at": now,
+        "judged": complete,
+    }
+    return inserted_id(conn.execute(_ADD_VERSION, values))
 
 
 def _save_judgments(conn: sa.Connection, project: int, row: int, version: int, judged: Judged) -> None:
@@ -444,60 +528,108 @@ def _save_judgments(conn: sa.Connection, project: int, row: int, version: int, j
         for judgment in judged.judgments
     ]
     if rows:
-        conn.execute(insert(judgments), rows)
+        conn.execute(_ADD_JUDGMENT, rows)
 
 
-def _corrected(conn: sa.Connection, judged: Judged, now: datetime) -> None:
-    """The annotator saved again: what was asked of them is done, what is right now is no longer open."""
-    annotation, by = judged.annotation, f"annotator {judged.author}"
-    mine = sa.and_(
-        actions.c.annotation == annotation.id,
-        actions.c.annotator == judged.author,
-        actions.c.state.in_(("approved", "delivering")),
-    )
-    conn.execute(
-        sa.update(actions).where(mine, actions.c.kind == "rework").values(state="done", decided_by=by, updated_at=now)
-    )
-    query = sa.select(findings.c.id).where(
-        findings.c.annotation == annotation.id, findings.c.state == "open", findings.c.rule.in_(judged.quiet)
-    )
-    for finding in list(conn.scalars(query)):
-        records.set_finding_state(
-            conn, finding, "acknowledged", by=by, note="The annotator changed the annotation.", now=now
+def _saved_again(conn: sa.Connection, row: int, judged: Judged, now: datetime) -> None:
+    """The annotator saved again: what was asked of them is done, what is right now is no longer open.
+
+    Where a rule speaks of the new version too, its new finding takes the place of the old one.
+    """
+    by = f"annotator {judged.author}"
+    for rework in _standing(conn, row, judged, "rework"):
+        records.update_action(conn, rework["id"], now, state="done", decided_by=by)
+    again = {made.active.name for made in judged.made if made.active.rule.stateless}
+    for finding in _open_findings(conn, row, judged.quiet | again):
+        spoke = finding["rule"] in again
+        note = (
+            "The annotator saved again, and the rule spoke again." if spoke else "The annotator changed the annotation."
         )
-        conn.execute(
-            sa.update(actions)
-            .where(actions.c.finding == finding, mine, actions.c.kind == "prompt")
-            .values(state="done", decided_by=by, updated_at=now)
-        )
-        conn.execute(
-            sa.update(actions)
-            .where(actions.c.finding == finding, actions.c.state == "proposed")
-            .values(state="rejected", decided_by=by, error="The annotator corrected it first.", updated_at=now)
-        )
+        records.set_finding_state(conn, finding["id"], "acknowledged", by=by, note=note, now=now)
+        for action in records.list_actions(conn, finding=finding["id"], states=("proposed", *_APPROVED)):
+            if action["state"] == "proposed":
+                why = "The annotator saved again first." if spoke else "The annotator corrected it first."
+                records.update_action(conn, action["id"], now, state="rejected", decided_by=by, error=why)
+            elif action["kind"] == "prompt" and action["annotator"] == judged.author:
+                records.update_action(conn, action["id"], now, state="done", decided_by=by)
 
 
-def _subject(conn: sa.Connection, project: int, judged: Judged, made: Made, task: Row | None) -> planning.Subject:
+def _saved_by_another(conn: sa.Connection, row: int, judged: Judged, now: datetime) -> None:
+    """Somebody else saved it: nothing of it is the annotator's to do over."""
+    for rework in _standing(conn, row, judged, "rework"):
+        why = "Somebody else changed the annotation first."
+        records.update_action(conn, rework["id"], now, state="rejected", error=why)
+
+
+_APPROVED = ("approved", "delivering")
+
+
+def _standing(conn: sa.Connection, row: int, judged: Judged, kind: str) -> list[Row]:
+    """Actions in the page about this very annotation: ids are given out again, rows are not."""
+    annotation = judged.annotation
+    found = records.list_actions(conn, kind=kind, annotation=annotation.id, states=_APPROVED)
+    about = {f["id"] for f in _findings_of(conn, row)} if found else set()
+    return [a for a in found if a["finding"] in about and a["annotator"] in (judged.author, annotation.completed_by)]
+
+
+def _open_findings(conn: sa.Connection, row: int, rules: set[str]) -> list[Row]:
+    return [f for f in _findings_of(conn, row) if f["state"] == "open" and f["rule"] in rules] if rules else []
+
+
+def _findings_of(conn: sa.Connection, row: int) -> list[Row]:
+    query = (
+        sa.select(findings.c.id, findings.c.rule, findings.c.state)
+        .join(annotation_versions, annotation_versions.c.id == findings.c.version_id)
+        .where(annotation_versions.c.annotation_row == row, findings.c.annotation.is_not(None))
+    )
+    return [dict(found) for found in conn.execute(query).mappings()]
+
+
+def _subject(conn: sa.Connection, delivery: Row, judged: Judged, made: Made, task: Row | None) -> planning.Subject:
     """What a guardrail's finding is about: the submission, unless the rule names somebody else's work."""
     finding, annotation = made.finding, judged.annotation
+    project, past = delivery["project"], delivery["origin"] == "backfill"
+    elsewhere = finding.task is not None and finding.task != annotation.task
     other = finding.annotation is not None and finding.annotation != annotation.id
     about_person = finding.annotator is not None and finding.annotator != judged.author
-    version: Row = {"content_hash": annotation.content_hash, "updated_at": judged.at.isoformat()}
-    about: int | None = annotation.id
-    if other or about_person:
-        about = finding.annotation
-        known = records.get_annotation(conn, about) if about is not None else None
-        version = (
-            {"content_hash": known["content_hash"], "updated_at": known["updated_at"].isoformat()} if known else {}
-        )
+    if elsewhere or other or about_person:
+        own_task = None if elsewhere else annotation.task
+        return subject_of(conn, project, finding, task=own_task, at=judged.at, past=past)
     return planning.Subject(
         project=project,
-        annotator=finding.annotator if finding.annotator is not None else judged.author,
-        task=finding.task if finding.task is not None else annotation.task,
-        annotation=about,
-        version=version,
+        annotator=judged.author,
+        task=annotation.task,
+        annotation=annotation.id,
+        version={"content_hash": annotation.content_hash, "updated_at": judged.at.isoformat()},
         overlap=task["overlap"] if task else 1,
         at=judged.at,
+        past=past,
+    )
+
+
+def subject_of(
+    conn: sa.Connection, project: int, finding: Finding, *, at: datetime, task: int | None = None, past: bool = False
+) -> planning.Subject:
+    """What a finding is about that names its subject itself, as the store knows it."""
+    known = records.get_annotation(conn, finding.annotation) if finding.annotation is not None else None
+    if finding.task is not None:
+        task = finding.task
+    elif known is not None:
+        task = known["task"]
+    row = records.get_task(conn, task) if task is not None else None
+    annotator = finding.annotator
+    if annotator is None and known is not None and known["updated_by"] in (None, known["completed_by"]):
+        annotator = known["completed_by"]
+    version = {"content_hash": known["content_hash"], "updated_at": known["updated_at"].isoformat()} if known else {}
+    return planning.Subject(
+        project=project,
+        annotator=annotator,
+        task=task,
+        annotation=finding.annotation,
+        version=version,
+        overlap=row["overlap"] if row else 1,
+        at=at,
+        past=past,
     )
 
 
@@ -516,7 +648,7 @@ def _task_from_row(row: Row) -> Task:
 
 
 def _finish(conn: sa.Connection, delivery: int, state: str, now: datetime, error: str | None = None) -> None:
-    conn.execute(sa.update(inbox).where(inbox.c.id == delivery).values(state=state, processed_at=now, error=error))
+    conn.execute(_FINISH, {"delivery": delivery, "state": state, "processed_at": now, "error": error})
 
 
 def fail_delivery(conn: sa.Connection, delivery: int, now: datetime, error: str) -> None:

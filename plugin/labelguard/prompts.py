@@ -4,6 +4,7 @@ A prompt is a finding with standing actions of the kinds ``prompt`` and ``rework
 
     approved -> delivering (shown in the page, not confirmed) -> done
 
+A ``rework`` is shown once the outbox has verified it (``target.verified``), a delivery being a mere hint.
 A ``prompt`` is done when the annotator acknowledges or disputes it. A ``rework`` is done when they dispute
 it, or when the engine sees their new version of the annotation; acknowledging it (they open the annotation
 again) is not yet doing it.
@@ -36,6 +37,7 @@ _MOST = 5
 # Labelguard asks Label Studio for an annotation at most this often on an annotator's behalf.
 _FETCH_EVERY = timedelta(seconds=2)
 _HOUR = timedelta(hours=1)
+_VERIFIED_WITHIN = timedelta(seconds=10)
 
 
 class NoSuchPromptError(LookupError):
@@ -100,6 +102,28 @@ class Prompts:
             time.sleep(0.05)
         return True
 
+    def verifying(self, annotation: int, annotator: int) -> bool:
+        """Whether labelguard is about to know if an annotation goes back to its annotator."""
+        with self._store.read() as conn:
+            reworks = records.list_actions(
+                conn, kind="rework", annotation=annotation, annotator=annotator, states=STANDING, limit=50
+            )
+        return any(self._being_verified(action) for action in reworks)
+
+    def await_verified(self, annotation: int, annotator: int, patience: float) -> bool:
+        """Wait at most ``patience`` seconds until nothing is :meth:`verifying`; whether that is so."""
+        deadline = time.monotonic() + patience
+        while self.verifying(annotation, annotator):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _being_verified(self, action: Mapping[str, Any]) -> bool:
+        # What takes longer, or failed, is not waited for: the note alone is shown then.
+        fresh = self._clock() - action["created_at"] < _VERIFIED_WITHIN
+        return not _prepared(action) and action["error"] is None and fresh
+
     def fetch(self, project: int, annotation: int, annotator: int) -> bool:
         """Ask Label Studio for a save that was not announced, and judge it; returns whether that was done.
 
@@ -147,7 +171,10 @@ class Prompts:
             language = str((person or {}).get("language") or facts.language)
             budget = facts.prompts_per_hour - self._shown_lately(conn, project, annotator)
             prompts: list[Prompt] = []
-            for finding_id, actions in _grouped(conn, project, annotator, asked):
+            for finding_id, standing in _grouped(conn, project, annotator, asked):
+                actions = [action for action in standing if _prepared(action)]
+                if not actions or any(self._being_verified(action) for action in standing):
+                    continue
                 finding = records.get_finding(conn, finding_id)
                 if finding is None or not self._visible(conn, finding, asked):
                     continue
@@ -278,7 +305,7 @@ class Prompts:
                 yield action
 
     def _mark_shown(self, conn: sa.Connection, action: dict[str, Any]) -> None:
-        if action["state"] == "approved":
+        if action["state"] == "approved" and _prepared(action):
             now = self._clock()
             # Kept beside the target: `updated_at` moves on with the answer, and the hour counts from here.
             target = {**(action["target"] or {}), "shown_at": now.isoformat()}
@@ -321,6 +348,11 @@ class _PolicyFacts:
             prompts_per_hour=policy.limits.prompts_per_hour,
             private={active.name: active.rule.private for active in rules},
         )
+
+
+def _prepared(action: Mapping[str, Any]) -> bool:
+    """Whether the page may show it: an annotation goes back only once Label Studio confirmed what it says."""
+    return action["kind"] != "rework" or bool((action["target"] or {}).get("verified"))
 
 
 def _own(row: dict[str, Any] | None, annotator: int, project: int) -> dict[str, Any] | None:

@@ -7,11 +7,12 @@ next time; it never takes the others with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
+import sqlalchemy as sa
 import structlog
 
 from labelguard.connectors import ConnectorError, Notifier, Studio
@@ -20,10 +21,13 @@ from labelguard.engine import Clock, Engine
 from labelguard.feedback import render_notification
 from labelguard.outbox import Outbox
 from labelguard.policy import ActiveRule
+from labelguard.processing import described, storable
 from labelguard.reconcile import audit, reconcile
 from labelguard.rules import Finding, Sweep
 from labelguard.settings import Settings
 from labelguard.store import Store, records
+from labelguard.store.core import StoreError
+from labelguard.store.schema import findings
 from labelguard.watchdog import watch
 
 log = structlog.get_logger(__name__)
@@ -91,11 +95,11 @@ class Jobs:
         try:
             summary = work(project)
         except Exception as error:
-            if isinstance(error, ConnectorError):
+            if isinstance(error, (ConnectorError, StoreError)):
                 why = str(error)
                 log.warning("job_failed", job=job, project=project, reason=why)
             else:
-                why = f"{type(error).__name__}: {error}"[:500]
+                why = described(error)
                 log.exception("job_failed", job=job, project=project)
             self.store.write(lambda conn: records.finish_job(conn, run, self.clock(), error=why))
             self._report(job, project, why)
@@ -125,8 +129,8 @@ def run_sweeps(
 ) -> dict[str, list[int]]:
     """Run a project's sweeps over its history; returns the ids of new findings by rule.
 
-    A finding about somebody that a sweep already made in the last week, and that is still open, is not made
-    again: a nightly sweep sees the same weeks many times.
+    What a sweep already found in the last week, it does not find again, whatever people decided about it: a
+    nightly sweep sees the same weeks many times.
 
     Raises:
         UnknownSweep: ``only`` names a sweep that the policy does not have.
@@ -144,7 +148,9 @@ def run_sweeps(
             break
         context = StoreSweepContext(store, loaded.policy, now=now, own_user=engine.own_user)
         try:
-            made = list(rule.sweep(context))
+            made = [storable(finding) for finding in rule.sweep(context)]
+        except StoreError:
+            raise
         except Exception as error:
             log.exception("sweep_failed", rule=active.name, project=project)
             made = [_crash(active, error)]
@@ -155,7 +161,7 @@ def run_sweeps(
 
 
 def _crash(active: ActiveRule, error: Exception) -> Finding:
-    what = f"{type(error).__name__}: {error}"[:300]
+    what = described(error)
     return Finding(
         message=f"The sweep {active.name} failed ({what}). The other sweeps ran.",
         evidence={"error": what},
@@ -165,18 +171,25 @@ def _crash(active: ActiveRule, error: Exception) -> Finding:
 
 
 def _repeats(store: Store, project: int, active: ActiveRule, finding: Finding, now: datetime) -> bool:
-    with store.read() as conn:
-        earlier = records.list_findings(
-            conn, project=project, rule=active.name, annotator=finding.annotator, newest_first=True, limit=50
-        )
-    return any(
-        row["annotator"] == finding.annotator
-        and row["control"] == (finding.control or active.spec.control)
-        and row["labels"] == list(finding.labels)
-        and row["state"] in ("open", "acknowledged", "disputed")
-        and now - row["created_at"] < timedelta(days=7)
-        for row in earlier
+    about = {
+        "annotator": finding.annotator,
+        "task": finding.task,
+        "annotation": finding.annotation,
+        "control": finding.control or active.spec.control,
+    }
+    query = sa.select(findings.c.labels, findings.c.evidence).where(
+        findings.c.project == project,
+        findings.c.rule == active.name,
+        findings.c.created_at > now - timedelta(days=7),
+        *(findings.c[column].is_not_distinct_from(value) for column, value in about.items()),
     )
+    # A sweep that fails says nothing about anybody, and must not hide what it finds once it works.
+    failed = finding.evidence.get("error")
+    with store.read() as conn:
+        return any(
+            labels == list(finding.labels) and evidence.get("error") == failed
+            for labels, evidence in conn.execute(query)
+        )
 
 
 class Schedule:
@@ -197,18 +210,19 @@ class Schedule:
     def start(self) -> None:
         """Plan everything; what is overdue runs at once."""
         now = self._jobs.clock()
+        # APScheduler's own clock, which is not ours.
+        at_once = datetime.now(UTC)
         often = timedelta(minutes=self._jobs.settings.reconcile_minutes)
         for job in ("reconcile", "watchdog"):
             self._scheduler.add_job(
-                self._each, "interval", args=[job], id=job, seconds=often.total_seconds(), next_run_time=now
+                self._each, "interval", args=[job], id=job, seconds=often.total_seconds(), next_run_time=at_once
             )
         at = nightly_time(self._jobs.settings.nightly_at)
         for job in ("audit", "sweeps"):
-            due = now if self._overdue(job, now, at) else None
             timing: dict[str, Any] = {"hour": at.hour, "minute": at.minute}
             self._scheduler.add_job(self._each, "cron", args=[job], id=job, **timing)
-            if due is not None:
-                self._scheduler.add_job(self._each, "date", args=[job], id=f"{job}-missed", run_date=due)
+            if missed := self._overdue(job, now, at):
+                self._scheduler.add_job(self._each, "date", args=[job, missed], id=f"{job}-missed", run_date=at_once)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -216,23 +230,28 @@ class Schedule:
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
 
-    def _each(self, job: str) -> None:
-        with self._jobs.store.read() as conn:
-            projects = [row["id"] for row in records.list_projects(conn, connected=True)]
+    def _each(self, job: str, projects: Sequence[int] | None = None) -> None:
+        """Run a job for every connected project, or for some; none of them stops the others."""
+        if projects is None:
+            with self._jobs.store.read() as conn:
+                projects = [row["id"] for row in records.list_projects(conn, connected=True)]
         for project in projects:
-            self._jobs.run(job, project)
+            try:
+                self._jobs.run(job, project)
+            except StoreError as error:
+                log.error("job_not_run", job=job, project=project, reason=str(error))  # noqa: TRY400 - a sentence
 
-    def _overdue(self, job: str, now: datetime, at: time) -> bool:
-        """Whether a nightly job missed its last time in some connected project."""
+    def _overdue(self, job: str, now: datetime, at: time) -> list[int]:
+        """The connected projects in which a nightly job missed its last time, or did not come to its end."""
         last_time = last_occurrence(now, at)
+        missed = []
         with self._jobs.store.read() as conn:
             for project in records.list_projects(conn, connected=True):
-                if project["connected_at"] >= last_time:
-                    continue
                 runs = records.last_runs(conn, job, project["id"])
-                if not runs or runs[0]["started_at"] < last_time:
-                    return True
-        return False
+                late = not runs or runs[0]["started_at"] < last_time
+                if late and project["connected_at"] < last_time:
+                    missed.append(project["id"])
+        return missed
 
 
 def nightly_time(text: str) -> time:

@@ -230,14 +230,6 @@ def test_an_annotation_without_task_and_project_takes_them_from_the_delivery() -
         ("project", "1", "`project` must be an object, but is the text '1'."),
         ("project.title", ["x"], "`project.title` must be text, but is a list."),
         (
-            "project",
-            None,
-            (
-                "The ANNOTATION_CREATED delivery has no `project`. "
-                'Switch on "Send payload" for the webhook in Label Studio.'
-            ),
-        ),
-        (
             "annotation",
             None,
             (
@@ -250,6 +242,26 @@ def test_an_annotation_without_task_and_project_takes_them_from_the_delivery() -
 def test_a_wrong_shape_is_refused_with_the_field_and_what_was_found(path: str, found: Any, sentence: str) -> None:
     """The sender's admin reads the whole sentence."""
     assert refusal(set_in(delivery("annotation-created"), path, found)) == sentence
+
+
+def test_the_annotation_names_the_project_where_nothing_describes_it() -> None:
+    """A thinned-out body still says what it is about."""
+    event = Event.from_delivery({}, set_in(delivery("annotation-created"), "project", None))
+
+    assert event.project is not None
+    assert (event.project.id, event.project.label_config) == (event.annotations[0].project, "")
+
+
+def test_a_delivery_that_names_no_project_is_refused() -> None:
+    """Nobody could say whose policy it falls under."""
+    body = delivery("annotation-created")
+    for part in ("annotation", "task"):
+        body[part].pop("project", None)
+
+    assert refusal(set_in(body, "project", None)) == (
+        "The ANNOTATION_CREATED delivery does not say which project it is about. "
+        'Switch on "Send payload" for the webhook in Label Studio.'
+    )
 
 
 def test_an_annotation_inside_another_task_is_refused() -> None:

@@ -167,6 +167,7 @@ class World:
         state: str = "approved",
         who: User = ANN,
         at: datetime | None = None,
+        verified: bool = True,
     ) -> int:
         """A finding about an annotation with actions in a state; returns its id."""
 
@@ -203,7 +204,7 @@ class World:
                         task=annotation + 100,
                         annotation=annotation,
                         annotator=who.id,
-                        target={},
+                        target={"verified": verified},
                         state=state,
                         created_at=self.now,
                         updated_at=self.now,
@@ -212,6 +213,15 @@ class World:
             return int(key[0])
 
         return self.store.write(job)
+
+    def verify(self, finding: int) -> None:
+        """What the outbox does once Label Studio has confirmed the annotation."""
+
+        def job(conn: sa.Connection) -> None:
+            for action in records.list_actions(conn, finding=finding, kind="rework"):
+                records.update_action(conn, action["id"], self.now, target={"verified": True})
+
+        self.store.write(job)
 
     def states(self, finding: int) -> tuple[str, dict[str, str]]:
         """A finding's state and its actions' states by kind."""
@@ -461,6 +471,30 @@ def test_seen_is_not_answered(world: World) -> None:
     for _ in range(2):
         assert browser.post(f"prompts/{prompt['id']}/seen").json == {"state": "seen"}
     assert world.states(finding) == ("open", {"prompt": "delivering"})
+
+
+def test_a_rework_is_shown_once_label_studio_confirmed_the_annotation(world: World) -> None:
+    """A delivery may be forged or stale: until the outbox has looked, the page asks again."""
+    world.annotation(1)
+    finding = world.finding(1, kinds=("prompt", "rework"), verified=False)
+    browser = world.open()
+    asked = browser.ask(1)
+    assert (asked["prompts"], asked["pending"]) == ([], True)
+    world.verify(finding)
+    asked = browser.ask(1)
+    assert ([prompt["kind"] for prompt in asked["prompts"]], asked["pending"]) == (["rework"], False)
+
+
+def test_where_nothing_can_be_verified_the_note_comes_without_the_rework(world: World) -> None:
+    """Label Studio's troubles do not keep a prompt from its annotator, and answering it leaves the rework."""
+    world.annotation(1)
+    finding = world.finding(1, kinds=("prompt", "rework"), verified=False)
+    world.now += timedelta(seconds=11)
+    browser = world.open()
+    asked = browser.ask(1)
+    assert ([prompt["kind"] for prompt in asked["prompts"]], asked["pending"]) == (["prompt"], False)
+    browser.post(f"prompts/{asked['prompts'][0]['id']}/acknowledge")
+    assert world.states(finding) == ("acknowledged", {"prompt": "done", "rework": "approved"})
 
 
 def test_got_it_ends_a_prompt_and_leaves_a_rework_to_be_done(world: World) -> None:

@@ -23,6 +23,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from labelguard.engine import Engine
 from labelguard.outbox import Outbox
+from labelguard.service import Running, Service
 from labelguard.settings import Settings
 from labelguard.store import Store, records
 from labelguard.studio.launch import Account, StudioProcess, free_port
@@ -253,6 +254,7 @@ class Receiver:
     outbox: Outbox
     studio: LabelStudio
     settings: Settings
+    _running: Running | None = None
     _server: BaseWSGIServer | None = None
     _thread: threading.Thread | None = None
 
@@ -267,7 +269,9 @@ class Receiver:
         self._server = make_server("127.0.0.1", self.settings.port, app, threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._server.serve_forever, name="receiver")
         self._thread.start()
-        self.engine.start()
+        service = Service(self.settings, self.store, self.engine, self.outbox, self.studio, None, now)
+        self._running = Running(service, schedule=False)
+        self._running.__enter__()
 
     def stop(self) -> None:
         """Stop to answer; what was received stays in the store."""
@@ -277,7 +281,8 @@ class Receiver:
         self._thread.join()
         self._server.server_close()
         self._server = self._thread = None
-        self.engine.stop()
+        if self._running is not None:
+            self._running.__exit__()
 
     def settled(self) -> None:
         """Wait until everything received has been processed."""

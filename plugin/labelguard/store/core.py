@@ -24,6 +24,21 @@ T = TypeVar("T")
 _GROUP = 256
 """How many waiting jobs one commit takes at most: bounds how long the first of them waits."""
 
+_LOCK_SECONDS = 10.0
+"""How long another process (a command, a backup) may hold the file until we say that it cannot be used."""
+
+_JOBS_OWN = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+    }
+)
+"""SQLite's result codes for a statement that is wrong; the others are about the file or the disk.
+See https://www.sqlite.org/rescode.html."""
+
 
 class StoreError(Exception):
     """The store cannot be used; the message says why and what to do."""
@@ -52,11 +67,13 @@ class Store:
         """Use :meth:`open`. ``durable=False`` never waits for the disk: for stores that are thrown away."""
         self.url = _checked(url)
         self.path = Path(self.url.database or "")
-        self._reader = _engine(self.url, begin="BEGIN", durable=durable)
+        self._reader = _engine(self.url, begin="BEGIN", durable=durable, read_only=True)
         # Its own engine: IMMEDIATE takes the write lock up front, where waiting for it is still harmless.
         self._writer = _engine(self.url, begin="BEGIN IMMEDIATE", durable=durable)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
+        # What is put in line after the writer's end would wait for ever.
+        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
 
     @classmethod
@@ -67,16 +84,18 @@ class Store:
             StoreError: it cannot be opened, or was written by a newer labelguard.
         """
         store = cls(url, durable=durable)
-        store.path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            store.path.parent.mkdir(parents=True, exist_ok=True)
             with store._writer.begin() as conn:
                 upgrade(conn)
         except UnknownRevision as error:
+            store._dispose()
             raise StoreError(
                 f"The store {store.path} was written by a newer labelguard (schema {error.revision}). "
                 "Install that version, or restore the backup made before the upgrade."
             ) from None
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
+            store._dispose()
             raise StoreError(f"The store {store.path} cannot be opened: {_reason(error)}") from None
         store._thread.start()
         return store
@@ -109,10 +128,11 @@ class Store:
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("a write job must not wait for another write job")
-        if self._closed:
-            raise StoreError("The store is closed.")
         waiting = _Job(job)
-        self._jobs.put(waiting)
+        with self._closing:
+            if self._closed:
+                raise StoreError("The store is closed.")
+            self._jobs.put(waiting)
         waiting.done.wait()
         if waiting.error is not None:
             raise waiting.error
@@ -124,18 +144,30 @@ class Store:
         """Hold a role that only one process (and one thread of it) may have at a time, such as the engine's.
 
         The lock dies with its process, so nothing needs cleaning up after a crash.
+
+        Raises:
+            StoreError: the lock's file, beside the store's, cannot be opened.
         """
-        with self.path.with_name(f"{self.path.name}-{role}.lock").open("a") as handle:
+        path = self.path.with_name(f"{self.path.name}-{role}.lock")
+        try:
+            handle = path.open("a")
+        except OSError as error:
+            raise StoreError(f"The lock {path} cannot be taken: {_reason(error)}") from None
+        with handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
     def close(self) -> None:
         """Finish what is waiting and let go of the file."""
-        if self._closed:
-            return
-        self._closed = True
-        self._jobs.put(None)
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            self._jobs.put(None)
         self._thread.join()
+        self._dispose()
+
+    def _dispose(self) -> None:
         self._reader.dispose()
         self._writer.dispose()
 
@@ -157,28 +189,39 @@ class Store:
         return group
 
     def _commit(self, jobs: list[_Job]) -> None:
-        written: list[_Job] = []
         try:
             with self._writer.begin() as conn:
                 for job in jobs:
-                    try:
-                        with conn.begin_nested():
-                            job.result = job.run(conn)
-                    except sa.exc.OperationalError:
-                        # The disk or the file, not the job: nobody in this group can be told "committed".
-                        raise
-                    except BaseException as error:  # noqa: BLE001 - it belongs to the caller, who gets it
-                        job.finish(error)
-                    else:
-                        written.append(job)
-        except SQLAlchemyError as error:
+                    self._run(conn, job)
+        except Exception as error:  # noqa: BLE001 - this thread must live, and nobody may wait for ever
             why = StoreError(f"The store {self.path} cannot be written: {_reason(error)}")
             for job in jobs:
                 if not job.done.is_set():
                     job.finish(why)
         else:
-            for job in written:
-                job.finish()
+            for job in jobs:
+                if not job.done.is_set():
+                    job.finish()
+
+    @staticmethod
+    def _run(conn: sa.Connection, job: _Job) -> None:
+        """Run one job of a group; what it raises is its caller's, unless it is about the file or the disk."""
+        cause: BaseException | None = None
+        try:
+            with conn.begin_nested():
+                try:
+                    job.result = job.run(conn)
+                except BaseException as error:
+                    cause = error
+                    raise
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller, who gets it
+            # On a full disk SQLite rolls everything back by itself, and going back to the savepoint fails in
+            # its turn, which hides what happened: https://www.sqlite.org/lang_transaction.html
+            why = cause or error
+            if _is_about_the_store(why):
+                # Nobody in this group can be told "committed".
+                raise why from None
+            job.finish(why)
 
 
 def inserted_id(done: sa.CursorResult[Any]) -> int:
@@ -206,13 +249,13 @@ def _checked(url: str) -> URL:
     return parsed
 
 
-def _engine(url: URL, *, begin: str, durable: bool) -> sa.Engine:
+def _engine(url: URL, *, begin: str, durable: bool, read_only: bool = False) -> sa.Engine:
     engine = sa.create_engine(
         url,
         json_serializer=lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
         pool_size=16,
         max_overflow=48,
-        connect_args={"timeout": 10, "check_same_thread": False},
+        connect_args={"timeout": _LOCK_SECONDS, "check_same_thread": False},
     )
 
     @sa.event.listens_for(engine, "connect")
@@ -223,6 +266,8 @@ def _engine(url: URL, *, begin: str, durable: bool) -> sa.Engine:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+        if read_only:
+            cursor.execute("PRAGMA query_only=ON")
         cursor.close()
 
     @sa.event.listens_for(engine, "begin")
@@ -232,6 +277,15 @@ def _engine(url: URL, *, begin: str, durable: bool) -> sa.Engine:
     return engine
 
 
-def _reason(error: SQLAlchemyError) -> str:
+def _is_about_the_store(error: BaseException) -> bool:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    # Extended codes keep the primary one in their lowest byte. Python's own complaints (a value it cannot
+    # bind) have no code.
+    return code is not None and code & 0xFF not in _JOBS_OWN
+
+
+def _reason(error: Exception) -> str:
     """The database's own words; SQLAlchemy's would repeat the statement with its values."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
     return str(getattr(error, "orig", None) or error)

@@ -51,8 +51,26 @@ FINDING_STEPS = {
 """A finding's life: from each state, where it may go."""
 
 
-def _row(conn: sa.Connection, query: sa.Select[Any]) -> Row | None:
-    found = conn.execute(query).mappings().first()
+# Asked for each delivery, so built once: putting a statement together takes longer than SQLite takes to run it.
+_PROJECT = sa.select(projects).where(projects.c.id == sa.bindparam("wanted"))
+_TASK = sa.select(tasks).where(tasks.c.id == sa.bindparam("wanted"))
+_ADD_TASK = insert(tasks)
+_NEWEST_POLICY = sa.select(sa.func.max(policies.c.version)).where(policies.c.project == sa.bindparam("wanted"))
+_NOTE_ANNOTATOR = insert(annotators).on_conflict_do_nothing()
+_RULE_STATE = sa.select(rule_states.c.state).where(
+    rule_states.c.project == sa.bindparam("project"),
+    rule_states.c.rule == sa.bindparam("rule"),
+    rule_states.c.subject == sa.bindparam("subject"),
+)
+_SET_RULE_STATE = insert(rule_states)
+_SET_RULE_STATE = _SET_RULE_STATE.on_conflict_do_update(
+    index_elements=["project", "rule", "subject"],
+    set_={name: _SET_RULE_STATE.excluded[name] for name in ("state", "updated_at")},
+)
+
+
+def _row(conn: sa.Connection, query: sa.Select[Any], **wanted: Any) -> Row | None:
+    found = conn.execute(query, wanted).mappings().first()
     return dict(found) if found is not None else None
 
 
@@ -123,7 +141,7 @@ def list_guidelines(conn: sa.Connection, project: int) -> list[Row]:
 
 def get_project(conn: sa.Connection, project: int) -> Row | None:
     """One project's row."""
-    return _row(conn, sa.select(projects).where(projects.c.id == project))
+    return _row(conn, _PROJECT, wanted=project)
 
 
 def list_projects(conn: sa.Connection, *, connected: bool | None = None) -> list[Row]:
@@ -169,7 +187,7 @@ def save_annotators(conn: sa.Connection, users: Sequence[User]) -> None:
 
 def note_annotator(conn: sa.Connection, annotator: int) -> None:
     """Make sure that somebody whose work arrived is known, by number until Label Studio tells the name."""
-    conn.execute(insert(annotators).values(id=annotator).on_conflict_do_nothing())
+    conn.execute(_NOTE_ANNOTATOR, {"id": annotator})
 
 
 def get_annotator(conn: sa.Connection, annotator: int) -> Row | None:
@@ -185,8 +203,13 @@ def list_annotators(conn: sa.Connection) -> list[Row]:
 # Tasks and annotations
 
 
-def save_task(conn: sa.Connection, task: Task) -> None:
-    """Insert or update a task; an older description than the one in the store changes nothing."""
+def save_task(conn: sa.Connection, task: Task, now: datetime, *, listed: bool = False) -> None:
+    """Insert or update a task; an older description than the one in the store changes nothing.
+
+    A deleted task comes back only where Label Studio itself has ``listed`` it: deliveries may overtake each
+    other. One with the id of a deleted task but another ``created_at`` is another task (on SQLite Label
+    Studio gives ids out again), whose answer the vault does not have.
+    """
     values = {
         "project": task.project,
         "data": dict(task.data),
@@ -197,19 +220,24 @@ def save_task(conn: sa.Connection, task: Task) -> None:
         "updated_at": task.updated_at,
         "deleted_at": None,
     }
-    newer = None
-    if task.updated_at is not None:
-        newer = sa.or_(tasks.c.updated_at.is_(None), tasks.c.updated_at <= task.updated_at)
-    conn.execute(
-        insert(tasks)
-        .values(id=task.id, **values)
-        .on_conflict_do_update(index_elements=["id"], set_=values, where=newer)
-    )
+    known = get_task(conn, task.id)
+    if known is None:
+        conn.execute(_ADD_TASK, {"id": task.id, **values})
+        return
+    if task.updated_at and known["updated_at"] and task.updated_at < known["updated_at"]:
+        return
+    another = bool(task.created_at and known["created_at"] and task.created_at != known["created_at"])
+    if another:
+        retire_gold(conn, known["project"], [task.id], now)
+    elif not listed:
+        values["deleted_at"] = known["deleted_at"]
+    if any(known[key] != value for key, value in values.items()):
+        conn.execute(sa.update(tasks).where(tasks.c.id == task.id).values(values))
 
 
 def get_task(conn: sa.Connection, task: int) -> Row | None:
     """One task's row."""
-    return _row(conn, sa.select(tasks).where(tasks.c.id == task))
+    return _row(conn, _TASK, wanted=task)
 
 
 def live_task_ids(conn: sa.Connection, project: int) -> set[int]:
@@ -298,7 +326,7 @@ def get_policy(conn: sa.Connection, project: int, version: int | None = None) ->
 
 def newest_policy_version(conn: sa.Connection, project: int) -> int | None:
     """The number of a project's newest policy, or None without one."""
-    newest = conn.scalar(sa.select(sa.func.max(policies.c.version)).where(policies.c.project == project))
+    newest = conn.scalar(_NEWEST_POLICY, {"wanted": project})
     return None if newest is None else int(newest)
 
 
@@ -523,11 +551,7 @@ def set_cursor(conn: sa.Connection, name: str, value: Any, now: datetime) -> Non
 
 def get_rule_state(conn: sa.Connection, project: int, rule: str, subject: str) -> dict[str, Any]:
     """A rule's memory about a subject; empty when it has none."""
-    found = conn.scalar(
-        sa.select(rule_states.c.state).where(
-            rule_states.c.project == project, rule_states.c.rule == rule, rule_states.c.subject == subject
-        )
-    )
+    found = conn.scalar(_RULE_STATE, {"project": project, "rule": rule, "subject": subject})
     return dict(found) if found else {}
 
 
@@ -535,12 +559,8 @@ def set_rule_state(
     conn: sa.Connection, project: int, rule: str, subject: str, state: Mapping[str, Any], now: datetime
 ) -> None:
     """Keep a rule's memory about a subject."""
-    values = {"state": dict(state), "updated_at": now}
-    conn.execute(
-        insert(rule_states)
-        .values(project=project, rule=rule, subject=subject, **values)
-        .on_conflict_do_update(index_elements=["project", "rule", "subject"], set_=values)
-    )
+    about = {"project": project, "rule": rule, "subject": subject}
+    conn.execute(_SET_RULE_STATE, {**about, "state": dict(state), "updated_at": now})
 
 
 _ACTIONS = "actions"

@@ -161,6 +161,8 @@ annotation_versions = sa.Table(
     sa.Column("ground_truth", sa.Boolean, nullable=False),
     sa.Column("lead_time", sa.Float),
     sa.Column("recorded_at", UtcDateTime, nullable=False),
+    # False while the project's policy cannot be used: kept now, looked at when the delivery is tried again.
+    sa.Column("judged", sa.Boolean, nullable=False, default=True),
     sa.UniqueConstraint("annotation_row", "number"),
     sa.UniqueConstraint("annotation_row", "updated_at", "content_hash"),
 )

@@ -136,6 +136,13 @@ def page_blueprint(
                     pending = True
                 finally:
                     may_wait.release()
+            if not pending and prompts.verifying(annotation, user):
+                pending = True
+                if may_wait.acquire(blocking=False):
+                    try:
+                        pending = not prompts.await_verified(annotation, user, patience)
+                    finally:
+                        may_wait.release()
         shown = [
             {
                 "id": ids.dumps([prompt.finding, user]),

@@ -249,10 +249,9 @@ def upgrade() -> None:
         sa.Column("ground_truth", sa.Boolean(), nullable=False),
         sa.Column("lead_time", sa.Float(), nullable=True),
         sa.Column("recorded_at", UtcDateTime(), nullable=False),
+        sa.Column("judged", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["annotation_row"],
-            ["annotations.row"],
-            name=op.f("fk_annotation_versions_annotation_row_annotations"),
+            ["annotation_row"], ["annotations.row"], name=op.f("fk_annotation_versions_annotation_row_annotations")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_annotation_versions")),
         sa.UniqueConstraint("annotation_row", "number", name=op.f("uq_annotation_versions_annotation_row_number")),
@@ -280,9 +279,7 @@ def upgrade() -> None:
         sa.Column("first", sa.Boolean(), nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["version_id"],
-            ["annotation_versions.id"],
-            name=op.f("fk_judgments_version_id_annotation_versions"),
+            ["version_id"], ["annotation_versions.id"], name=op.f("fk_judgments_version_id_annotation_versions")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_judgments")),
     )

@@ -1,0 +1,322 @@
+"""The store: its schema, its one writer, and what it says when it cannot be used."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from labelguard.events import Project, Task
+from labelguard.store import Store, core, records, schema
+from labelguard.store.core import StoreError
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store as the service opens it."""
+    made = Store.open(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
+    """A store that waits a tenth of a second for other processes, instead of ten."""
+    monkeypatch.setattr(core, "_LOCK_SECONDS", 0.1)
+    made = Store.open(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    yield made
+    made.close()
+
+
+def note(store: Store, annotator: int) -> None:
+    """Write something small."""
+    store.write(lambda conn: records.note_annotator(conn, annotator))
+
+
+def noted(store: Store) -> list[int]:
+    """What was written."""
+    with store.read() as conn:
+        return [row["id"] for row in records.list_annotators(conn)]
+
+
+# Schema
+
+
+def test_the_migrations_make_exactly_the_schema(store: Store) -> None:
+    """A column added to one of the two only is found here."""
+    with store.read() as conn:
+        context = MigrationContext.configure(conn, opts={"compare_type": True})
+        assert compare_metadata(context, schema.metadata) == []
+
+
+def test_a_store_of_a_newer_labelguard_is_left_alone(tmp_path: Path) -> None:
+    """It says what to do."""
+    path = tmp_path / "labelguard.sqlite3"
+    Store.open(f"sqlite:///{path}").close()
+    with sqlite3.connect(path) as conn:
+        conn.execute("UPDATE alembic_version SET version_num = '9999'")
+    conn.close()
+    with pytest.raises(StoreError) as caught:
+        Store.open(f"sqlite:///{path}")
+    assert str(caught.value) == (
+        f"The store {path} was written by a newer labelguard (schema 9999). "
+        "Install that version, or restore the backup made before the upgrade."
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        (
+            "nonsense",
+            "LABELGUARD_DATABASE_URL is not a database address; it looks like sqlite:////var/lib/labelguard.sqlite3",
+        ),
+        (
+            "postgresql://localhost/labelguard",
+            (
+                "LABELGUARD_DATABASE_URL names 'postgresql'; this version keeps its store in SQLite: "
+                "sqlite:////var/lib/labelguard.sqlite3"
+            ),
+        ),
+        ("sqlite://", "LABELGUARD_DATABASE_URL must name a file: sqlite:////var/lib/labelguard.sqlite3"),
+    ],
+)
+def test_an_address_that_is_no_store_is_refused_with_an_example(url: str, sentence: str) -> None:
+    """Also the one that would keep everything in memory."""
+    with pytest.raises(StoreError) as caught:
+        Store.open(url)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("file/labelguard.sqlite3", "cannot be opened: File exists"),
+        ("folder", "cannot be opened: unable to open database file"),
+        ("file", "cannot be opened: file is not a database"),
+    ],
+)
+def test_what_cannot_be_opened_is_said_in_a_sentence(tmp_path: Path, place: str, reason: str) -> None:
+    """Where a folder should be is a file, where a file should be is a folder, or something else's file."""
+    (tmp_path / "file").write_text("This is no database, but it is long enough to be taken for one." * 20)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreError) as caught:
+        Store.open(f"sqlite:///{tmp_path / place}")
+    assert str(caught.value) == f"The store {tmp_path / place} {reason}"
+
+
+# The writer
+
+
+def test_a_job_that_raises_is_rolled_back_alone(store: Store) -> None:
+    """The others of its commit are kept, whether it raised by itself or its statement was wrong."""
+    begun, go = threading.Event(), threading.Event()
+
+    def hold(conn: sa.Connection) -> None:
+        begun.set()
+        go.wait(10)
+
+    def raises(conn: sa.Connection) -> None:
+        records.note_annotator(conn, 1)
+        raise ValueError("mine")
+
+    def misspells(conn: sa.Connection) -> None:
+        records.note_annotator(conn, 2)
+        conn.exec_driver_sql("SELECT * FROM no_such_table")
+
+    def repeats(conn: sa.Connection) -> None:
+        conn.execute(sa.insert(schema.annotators).values(id=3))
+        conn.execute(sa.insert(schema.annotators).values(id=3))
+
+    caught: dict[str, BaseException] = {}
+
+    def attempt(name: str, job: object) -> None:
+        try:
+            store.write(job)  # type: ignore[arg-type]
+        except BaseException as error:  # noqa: BLE001 - looked at below
+            caught[name] = error
+
+    jobs = {"raises": raises, "misspells": misspells, "repeats": repeats}
+    threads = [threading.Thread(target=attempt, args=("hold", hold))]
+    threads[0].start()
+    assert begun.wait(10)
+    threads += [threading.Thread(target=attempt, args=item) for item in jobs.items()]
+    threads += [threading.Thread(target=note, args=(store, number)) for number in (10, 11)]
+    for thread in threads[1:]:
+        thread.start()
+    go.set()
+    for thread in threads:
+        thread.join(10)
+    assert {name: type(error) for name, error in caught.items()} == {
+        "raises": ValueError,
+        "misspells": sa.exc.OperationalError,
+        "repeats": sa.exc.IntegrityError,
+    }
+    assert noted(store) == [10, 11]
+
+
+def test_many_threads_write_and_lose_nothing(store: Store) -> None:
+    """They read while they write."""
+
+    def work(offset: int) -> None:
+        for n in range(50):
+            note(store, offset * 50 + n)
+            assert offset * 50 + n in noted(store)
+
+    threads = [threading.Thread(target=work, args=(offset,)) for offset in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert noted(store) == list(range(300))
+
+
+def test_while_another_process_holds_the_file_the_writer_says_so_and_recovers(impatient: Store) -> None:
+    """A backup that takes too long, say; nothing has to be started anew afterwards."""
+    other = sqlite3.connect(impatient.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError) as caught:
+        note(impatient, 1)
+    assert str(caught.value) == f"The store {impatient.path} cannot be written: database is locked"
+    assert noted(impatient) == []
+    other.execute("ROLLBACK")
+    other.close()
+    note(impatient, 2)
+    assert noted(impatient) == [2]
+
+
+def test_a_full_disk_is_everybodys_trouble_and_passes(store: Store) -> None:
+    """SQLite's own limit on the size of its file stands in for the disk's."""
+
+    def limit(pages: int) -> None:
+        store.write(lambda conn: conn.exec_driver_sql(f"PRAGMA max_page_count = {pages}"))
+
+    def fill(conn: sa.Connection) -> None:
+        records.note_annotator(conn, 1)
+        records.save_project(conn, Project(3, label_config="x" * 1_000_000), NOW)
+
+    limit(1)
+    with pytest.raises(StoreError) as caught:
+        store.write(fill)
+    assert str(caught.value) == f"The store {store.path} cannot be written: database or disk is full"
+    assert noted(store) == []
+    limit(1_000_000)
+    store.write(fill)
+    assert noted(store) == [1]
+
+
+def test_what_is_written_while_it_closes_is_kept_or_refused(tmp_path: Path) -> None:
+    """Nobody waits for ever."""
+    store = Store.open(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    refused: set[str] = set()
+    kept: list[int] = []
+    going = threading.Barrier(9)
+
+    def work(number: int) -> None:
+        going.wait()
+        for n in range(200):
+            try:
+                note(store, number * 1000 + n)
+            except StoreError as error:
+                refused.add(str(error))
+                return
+            kept.append(number * 1000 + n)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    going.wait()
+    store.close()
+    store.close()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert refused <= {"The store is closed."}
+    again = Store.open(f"sqlite:///{store.path}")
+    assert noted(again) == sorted(kept)
+    again.close()
+
+
+def test_readers_cannot_write(store: Store) -> None:
+    """What is written past the one writer would ruin its pace."""
+    with pytest.raises(StoreError, match="attempt to write a readonly database"), store.read() as conn:
+        records.note_annotator(conn, 1)
+
+
+def test_a_write_inside_a_write_is_a_mistake_of_ours(store: Store) -> None:
+    """It would wait for itself."""
+    with pytest.raises(RuntimeError, match="must not wait for another"):
+        store.write(lambda _: note(store, 1))
+
+
+def test_a_role_has_one_holder(store: Store) -> None:
+    """Another thread waits its turn; without the folder, a sentence."""
+    order: list[str] = []
+
+    def second() -> None:
+        with store.exclusive("engine"):
+            order.append("second")
+
+    with store.exclusive("engine"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    store.path.with_name(f"{store.path.name}-other.lock").mkdir()
+    with pytest.raises(StoreError, match=r"^The lock .*-other.lock cannot be taken: Is a directory$"):  # noqa: SIM117
+        with store.exclusive("other"):
+            pass
+
+
+# Values
+
+
+def test_times_come_back_in_utc_and_naive_ones_are_refused(store: Store) -> None:
+    """Whatever zone they were given in."""
+    vienna = datetime(2026, 11, 23, 13, 0, tzinfo=timezone(timedelta(hours=1)))
+    store.write(lambda conn: records.set_cursor(conn, "a", 1, vienna))
+    with store.read() as conn:
+        (found,) = conn.scalars(sa.select(schema.cursors.c.updated_at))
+    assert (found, found.tzinfo) == (NOW, UTC)
+    with pytest.raises(sa.exc.StatementError, match="has no timezone; the store keeps UTC times only"):
+        store.write(lambda conn: records.set_cursor(conn, "b", 1, NOW.replace(tzinfo=None)))
+
+
+def test_an_older_description_of_a_task_changes_nothing(store: Store) -> None:
+    """A newer one does, and one without a time is believed."""
+
+    def save(text: str, minutes: int | None) -> None:
+        time = None if minutes is None else NOW + timedelta(minutes=minutes)
+        task = Task(7, 3, {"text": text}, created_at=NOW, updated_at=time)
+        store.write(lambda conn: records.save_task(conn, task, NOW))
+
+    def text() -> str:
+        with store.read() as conn:
+            row = records.get_task(conn, 7)
+        assert row is not None
+        return str(row["data"]["text"])
+
+    seen = []
+    for said, minutes in (("new", 2), ("old", 1), ("newer", 3), ("timeless", None)):
+        save(said, minutes)
+        seen.append(text())
+    assert seen == ["new", "new", "newer", "timeless"]
+
+
+def test_more_ids_than_one_statement_takes_are_marked_deleted(store: Store) -> None:
+    """SQLite limits the variables of a statement."""
+    for number in range(1, 1203):
+        store.write(lambda conn, n=number: records.save_task(conn, Task(n, 3), NOW))  # type: ignore[misc]
+    gone = list(range(1, 5001))
+    assert store.write(lambda conn: records.mark_tasks_deleted(conn, 3, gone, NOW)) == 1202
