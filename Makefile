@@ -10,19 +10,17 @@ BIN := $(VENV)/bin
 ONCE ?=
 ARGS ?=
 
-export LABELGUARD_STUDIO_PYTHON
-
 .PHONY: help
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 .PHONY: demo
 demo: dev studio ## Run labelguard on a Label Studio of its own with scripted annotators (ONCE=1: end when they are done).
-	@env -u LABELGUARD_STUDIO_PYTHON $(BIN)/labelguard demo --python "$(LABELGUARD_STUDIO_PYTHON)" $(if $(ONCE),--once)
+	@$(BIN)/labelguard demo --python "$(LABELGUARD_STUDIO_PYTHON)" $(if $(ONCE),--once)
 
 .PHONY: test
 test: dev studio browser ## Run every test (ARGS="-k webhook": pytest's arguments).
-	$(BIN)/python -m pytest $(ARGS)
+	LABELGUARD_STUDIO_PYTHON="$(LABELGUARD_STUDIO_PYTHON)" $(BIN)/python -m pytest $(ARGS)
 
 .PHONY: test-fast
 test-fast: dev ## Run the tests that need no Label Studio, no browser and no patience.

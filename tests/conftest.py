@@ -8,11 +8,12 @@ from collections.abc import Generator
 import pytest
 
 _NO_SKIP = "LABELGUARD_NO_SKIP"
+_SET = bool(os.environ.get(_NO_SKIP))
 
 
 def _failed(report: pytest.TestReport | pytest.CollectReport) -> None:
     # An expected failure is reported as skipped too, and did run.
-    if not os.environ.get(_NO_SKIP) or report.outcome != "skipped" or hasattr(report, "wasxfail"):
+    if not _SET or report.outcome != "skipped" or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     report.outcome = "failed"

@@ -365,8 +365,11 @@ def test_the_card_is_usable_by_keyboard_alone_on_a_phone(
     ann = sign_in("ann", project, viewport={"width": 375, "height": 700})
     ann.open_stream()
     ann.choose("spam", "important")
+    assert until(lambda: sorted(ann.chosen()) == ["important", "spam"])
     ann.page.keyboard.press("Control+Enter")
     expect(ann.card).to_be_visible()
+    # Label Studio takes the keyboard when it shows the next task.
+    ann.wait_for_task()
     assert not ann.page.evaluate("document.activeElement?.id === 'labelguard'")
     box = ann.card.bounding_box()
     assert box is not None
