@@ -203,7 +203,8 @@ def _ssrf(settings: Settings) -> Check:
         return Check(
             "webhook address",
             None,
-            f"{host} is {', '.join(reserved)}, a private or reserved address, which Label Studio refuses by default.",
+            f"{' or '.join(dict.fromkeys([host, *reserved]))} is a private or reserved address, which Label Studio "
+            "refuses by default.",
             "If `labelguard connect` says so, start Label Studio with SSRF_PROTECTION_ENABLED=false or "
             "USE_DEFAULT_BANNED_SUBNETS=false.",
         )
@@ -296,7 +297,8 @@ def _delivery_mode(store: Store, project: int) -> Check:
         return Check(name, None, f"How Label Studio delivers cannot be told before deliveries came. {note}")
     late = median((received - at).total_seconds() for received, at in pairs)
     disordered = any(after[1] < before[1] for before, after in pairwise(pairs))
-    seen = f"Over the last {len(pairs)} deliveries the median delay after saving was {late:.2f} seconds"
+    last = f"last {len(pairs)} deliveries" if len(pairs) > 1 else "one delivery so far"
+    seen = f"Over the {last} the median delay after saving was {late:.2f} seconds"
     if late > SLOW.total_seconds() or disordered:
         return Check(
             name,

@@ -9,7 +9,7 @@ import typer
 from labelguard.cli.context import now, tools, who
 from labelguard.cli.output import AnyProject, Failed, Json, print_json, print_pairs, print_rows
 
-app = typer.Typer(help="Look at findings and judge them.", no_args_is_help=True)
+app = typer.Typer(help="Look at findings and judge them.", invoke_without_command=True)
 
 FindingId = Annotated[int, typer.Argument(help="The finding's id.", min=1)]
 Note = Annotated[str, typer.Option(help="Why, for the record.")]
@@ -18,6 +18,13 @@ _COLUMNS = {
     "id": "ID", "at": "WHEN", "rule": "RULE", "annotator": "ANNOTATOR", "task": "TASK", "state": "STATE",
     "message": "MESSAGE",
 }  # fmt: skip
+
+
+@app.callback()
+def newest(context: typer.Context, project: AnyProject = None, as_json: Json = False) -> None:
+    """Look at findings and judge them; without a command, list the newest."""
+    if context.invoked_subcommand is None:
+        list_findings(project=project, as_json=as_json)
 
 
 @app.command("list")
