@@ -35,8 +35,8 @@ class Subject:
     """``content_hash`` and ``updated_at`` (ISO) of the annotation judged: what is verified before acting."""
     overlap: int = 1
     at: datetime | None = None
-    past: bool = False
-    """Whether it came with a back-fill: whatever its time, nobody was told then."""
+    hindrance: str | None = None
+    """Why nothing may be done about it, whatever its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ def may_act(
         return "the rule only observes here"
     if connected_at is None:
         return "the project is not connected"
-    if subject.past:
-        return "it came with what was annotated before"
+    if subject.hindrance is not None:
+        return subject.hindrance
     if subject.at is None or subject.at < connected_at:
         return "it happened before the project was connected"
     if now - subject.at > timedelta(seconds=limits.max_action_age):

@@ -85,6 +85,8 @@ class Judged:
     at: datetime
     fresh: bool
     """Whether this version is new to the store."""
+    late: bool = False
+    """Whether a later version overtook it: it is history, and not what the annotation says now."""
     first: bool = False
     author: int | None = None
     judgments: tuple[Judgment, ...] = ()
@@ -192,7 +194,8 @@ class Processor:
         judged.author = author_of(annotation)
         if existing is not None:
             version = _version(conn, existing["row"], at, annotation)
-            judged.fresh = at >= existing["updated_at"] and version is None
+            judged.late = at < existing["updated_at"]
+            judged.fresh = version is None and (not judged.late or _overtaken(conn, event, existing["row"], at))
             if version is not None and not version["judged"] and at == existing["updated_at"]:
                 judged.unjudged = version["id"]
                 judged.first = version["first"]
@@ -208,6 +211,8 @@ class Processor:
         annotation = judged.annotation
         if annotation.was_cancelled or annotation.ground_truth or judged.author is None:
             return False
+        if judged.late:
+            return True
         if judged.existing is not None:
             # A skip that becomes a submission later is a first submission then.
             return not _ever_submitted(conn, judged.existing["row"])
@@ -332,9 +337,9 @@ class Processor:
         if judged.memory is not None:
             for rule, subject, state in judged.memory.changes():
                 records.set_rule_state(conn, delivery["project"], rule, subject, state, now)
-        if number > 1 and judged.author is not None:
+        if number > 1 and not judged.late and judged.author is not None:
             _saved_again(conn, row, judged, now)
-        elif number > 1:
+        elif number > 1 and not judged.late:
             _saved_by_another(conn, row, judged, now)
         if loaded is not None and judged.made:
             task = records.get_task(conn, annotation.task)
@@ -440,6 +445,17 @@ def _version(conn: sa.Connection, row: int, at: datetime, annotation: Annotation
     return dict(found) if found is not None else None
 
 
+def _overtaken(conn: sa.Connection, event: Event, row: int, at: datetime) -> bool:
+    """Whether a first version only now comes in: with Redis Label Studio's deliveries overtake each other."""
+    if event.action not in ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED"):
+        return False
+    known = sa.select(annotation_versions.c.id).where(
+        annotation_versions.c.annotation_row == row,
+        sa.or_(annotation_versions.c.first, annotation_versions.c.updated_at <= at),
+    )
+    return conn.execute(known.limit(1)).first() is None
+
+
 def _ever_submitted(conn: sa.Connection, row: int) -> bool:
     query = sa.select(annotation_versions.c.id).where(
         annotation_versions.c.annotation_row == row, sa.not_(annotation_versions.c.was_cancelled)
@@ -481,6 +497,8 @@ def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple
         made = {"id": annotation.id, "created_at": created, "versions": 1, **values}
         return inserted_id(conn.execute(_ADD_ANNOTATION, made)), 1
     row, number = int(judged.existing["row"]), int(judged.existing["versions"]) + 1
+    if judged.late:
+        values = {}
     conn.execute(sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values))
     return row, number
 
@@ -588,13 +606,17 @@ def _findings_of(conn: sa.Connection, row: int) -> list[Row]:
 def _subject(conn: sa.Connection, delivery: Row, judged: Judged, made: Made, task: Row | None) -> planning.Subject:
     """What a guardrail's finding is about: the submission, unless the rule names somebody else's work."""
     finding, annotation = made.finding, judged.annotation
-    project, past = delivery["project"], delivery["origin"] == "backfill"
+    project, hindrance = delivery["project"], None
+    if delivery["origin"] == "backfill":
+        hindrance = "it came with what was annotated before"
+    elif judged.late:
+        hindrance = "the annotation was saved again since"
     elsewhere = finding.task is not None and finding.task != annotation.task
     other = finding.annotation is not None and finding.annotation != annotation.id
     about_person = finding.annotator is not None and finding.annotator != judged.author
     if elsewhere or other or about_person:
         own_task = None if elsewhere else annotation.task
-        return subject_of(conn, project, finding, task=own_task, at=judged.at, past=past)
+        return subject_of(conn, project, finding, task=own_task, at=judged.at, hindrance=hindrance)
     return planning.Subject(
         project=project,
         annotator=judged.author,
@@ -603,12 +625,18 @@ def _subject(conn: sa.Connection, delivery: Row, judged: Judged, made: Made, tas
         version={"content_hash": annotation.content_hash, "updated_at": judged.at.isoformat()},
         overlap=task["overlap"] if task else 1,
         at=judged.at,
-        past=past,
+        hindrance=hindrance,
     )
 
 
 def subject_of(
-    conn: sa.Connection, project: int, finding: Finding, *, at: datetime, task: int | None = None, past: bool = False
+    conn: sa.Connection,
+    project: int,
+    finding: Finding,
+    *,
+    at: datetime,
+    task: int | None = None,
+    hindrance: str | None = None,
 ) -> planning.Subject:
     """What a finding is about that names its subject itself, as the store knows it."""
     known = records.get_annotation(conn, finding.annotation) if finding.annotation is not None else None
@@ -629,7 +657,7 @@ def subject_of(
         version=version,
         overlap=row["overlap"] if row else 1,
         at=at,
-        past=past,
+        hindrance=hindrance,
     )
 
 

@@ -172,6 +172,20 @@ def test_a_stale_delivery_does_not_take_an_annotation_back(world: Guarded) -> No
     assert world.findings() == []
 
 
+def test_a_first_submission_that_its_edit_overtook_still_counts(world: Guarded) -> None:
+    """Otherwise whoever saves twice quickly would never be measured; but nothing is asked about it any more."""
+    world.take(updated(annotation(11, "refund", saved=at(2))))
+    world.take(created(annotation(11, *WRONG)))
+    assert world.versions() == [(1, False), (2, True)]
+    assert world.annotations()[0]["result"] == topics("refund")
+    (finding,) = world.findings()
+    assert finding["evidence"]["not_done"] == ["no action: the annotation was saved again since"]
+    world.take({**created(annotation(11, *WRONG)), "sent": "again"})
+    world.take(updated(annotation(11, "spam", saved=at(3))))
+    assert world.versions() == [(1, False), (2, True), (3, False)]
+    assert len(world.findings()) == 1
+
+
 def test_the_same_id_made_at_another_time_is_another_annotation(world: Guarded) -> None:
     """It has versions and a first submission of its own."""
     world.take(created(annotation(11, "spam")))

@@ -1,0 +1,216 @@
+"""The service in one process: its parts start, work together, survive trouble and stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from deliveries import LABELGUARD, PROJECT, annotation, created
+from fakestudio import FakeNotifier, FakeStudio
+from guarded import Guarded, guarded, policy
+from labelguard.connectors import ConnectorError, Server
+from labelguard.engine import Engine
+from labelguard.events import Event
+from labelguard.outbox import Outbox
+from labelguard.service import Running, Service, opened
+from labelguard.settings import Settings
+from labelguard.store import Store, records
+from labelguard.store.core import StoreError
+from labelguard.studio.launch import free_port
+from labelguard.tokens import hash_token
+
+WRONG = ("spam", "important")
+
+
+def soon(reached: Callable[[], bool], seconds: float = 10) -> bool:
+    """Whether something comes to hold."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class LateStudio(FakeStudio):
+    """A Label Studio that is still starting when labelguard asks it who we are."""
+
+    starting = True
+
+    def server(self) -> Server:
+        """An answer, once it is up."""
+        if self.starting:
+            raise ConnectorError("Label Studio did not answer.")
+        return super().server()
+
+
+class StumblingOutbox(Outbox):
+    """An outbox that fails in ways that nobody foresaw, and then works."""
+
+    troubles: Sequence[Exception] = ()
+
+    def deliver_due(self) -> int:
+        """Fail, or deliver."""
+        if self.troubles:
+            trouble, *self.troubles = self.troubles
+            raise trouble
+        return super().deliver_due()
+
+
+@contextmanager
+def service(world: Guarded, studio: FakeStudio, outbox: type[Outbox] = Outbox) -> Iterator[Service]:
+    """The service over a test's store and Label Studio."""
+    notifier = FakeNotifier()
+    made = outbox(world.store, world.engine, studio, notifier, world.clock)
+    yield Service(Settings(), world.store, world.engine, made, studio, notifier, world.clock)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Guarded]:
+    """A labelguard that gives wrong annotations to another annotator."""
+    with guarded(tmp_path, policy(actions="[replace]")) as made:
+        yield made
+
+
+def test_what_is_received_is_judged_and_acted_on(world: Guarded) -> None:
+    """Also what an earlier process left behind; and in the end no thread is left."""
+    studio = FakeStudio()
+    before = set(threading.enumerate())
+    for number in (11, 12):
+        studio.hold(created(annotation(number, *WRONG, task=number)))
+    world.engine.receive(PROJECT, Event.from_delivery({}, created(annotation(11, *WRONG, task=11))))
+    with service(world, studio) as made, Running(made, schedule=False):
+        event = Event.from_delivery({}, created(annotation(12, *WRONG, task=12)))
+        assert world.engine.receive(PROJECT, event, wait=10).processed
+        assert soon(lambda: {action["state"] for action in world.actions()} == {"done"})
+    assert sorted(studio.effects) == [("set_cancelled", 11, True), ("set_cancelled", 12, True)]
+    assert set(threading.enumerate()) <= before
+
+
+def test_who_we_are_is_learned_once_label_studio_is_up(world: Guarded) -> None:
+    """labelguard starts without it."""
+    studio = LateStudio()
+    world.engine.own_user = None
+    with service(world, studio) as made, Running(made, schedule=False):
+        assert world.engine.own_user is None
+        studio.starting = False
+        assert soon(lambda: world.engine.own_user == LABELGUARD)
+
+
+def test_the_deliverer_survives_what_nobody_foresaw(world: Guarded) -> None:
+    """A store that cannot be used for a moment, and a mistake of ours."""
+    studio = FakeStudio()
+    studio.hold(created(annotation(11, *WRONG)))
+    world.take(created(annotation(11, *WRONG)))
+    with service(world, studio, StumblingOutbox) as made:
+        assert isinstance(made.outbox, StumblingOutbox)
+        made.outbox.troubles = [StoreError("The store cannot be written: database is locked")]
+        with Running(made, schedule=False):
+            assert soon(lambda: world.states() == {"replace": "done"})
+
+
+def test_jobs_need_a_label_studio(tmp_path: Path) -> None:
+    """Without one the command line says what to set."""
+    settings = Settings(database_url=f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    with opened(settings) as made:
+        assert isinstance(made.engine, Engine)
+        with pytest.raises(ConnectorError) as caught:
+            made.jobs()
+        with Running(made):
+            assert made.engine.running
+    assert str(caught.value) == (
+        "labelguard is not configured for a Label Studio: set LABELGUARD_STUDIO_URL and LABELGUARD_STUDIO_API_KEY."
+    )
+
+
+# The real process
+
+
+def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """``labelguard serve`` in a process of its own."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("LABELGUARD_")}
+    environment = {
+        **mine,
+        "LABELGUARD_DATABASE_URL": f"sqlite:///{folder / 'labelguard.sqlite3'}",
+        "LABELGUARD_PORT": str(port),
+        "LABELGUARD_HOST": "127.0.0.1",
+        "LABELGUARD_API_TOKEN": "the-api-token-of-this-test",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", "from labelguard.cli import main; main()", "serve"]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}/healthz"
+
+    def up() -> bool:
+        try:
+            return requests.get(url, timeout=2).ok
+        except requests.ConnectionError:
+            return process.poll() is not None
+
+    assert soon(up, 60), (folder / "log").read_text()
+    assert process.poll() is None, (folder / "log").read_text()
+    return process
+
+
+def test_killed_at_any_moment_it_loses_nothing_and_told_to_stop_it_stops(tmp_path: Path) -> None:
+    """What was answered with 2xx is judged by the next process, once."""
+    with guarded(tmp_path) as world:
+        token = hash_token("a-token")
+        world.store.write(
+            lambda conn: records.set_connection(
+                conn, PROJECT, connected_at=world.clock(), webhook_id=1, webhook_url=None, token_hash=token
+            )
+        )
+    port = free_port()
+    process = serve(tmp_path, port)
+    answered: list[int] = []
+
+    def deliver() -> None:
+        number = 0
+        while True:
+            number += 1
+            try:
+                answer = requests.post(
+                    f"http://127.0.0.1:{port}/webhook/{PROJECT}",
+                    json=created(annotation(number, *WRONG, task=number)),
+                    headers={"X-Labelguard-Token": "a-token"},
+                    timeout=10,
+                )
+            except requests.RequestException:
+                return
+            if answer.ok:
+                answered.append(number)
+
+    sender = threading.Thread(target=deliver)
+    sender.start()
+    try:
+        assert soon(lambda: len(answered) >= 20, 30)
+    finally:
+        process.kill()
+        process.wait(10)
+        sender.join(20)
+    process = serve(tmp_path, port)
+    store = Store.open(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+
+    def found() -> list[int]:
+        with store.read() as conn:
+            return sorted(finding["annotation"] for finding in records.list_findings(conn, project=PROJECT))
+
+    try:
+        assert soon(lambda: set(found()) >= set(answered), 30)
+        assert len(found()) == len(set(found()))
+    finally:
+        store.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, (tmp_path / "log").read_text()
