@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
+from typing import Any
 
 import structlog
 from flask import Flask
@@ -20,7 +21,7 @@ from labelguard.connectors import ConnectorError, Notifier, Studio
 from labelguard.engine import Clock, Engine
 from labelguard.outbox import Outbox
 from labelguard.policy import BadPolicy
-from labelguard.registry import load_connectors, load_rules
+from labelguard.registry import broken_bundles, load_connectors, load_rules
 from labelguard.schedule import Jobs, Schedule
 from labelguard.settings import Settings
 from labelguard.store import Store, records
@@ -82,16 +83,27 @@ def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Service]:
 
 
 def wired(settings: Settings, store: Store, clock: Clock = utc_now) -> Service:
-    """Wire everything to an open store. Label Studio is not asked anything yet."""
+    """Wire everything to an open store. Label Studio is not asked anything yet.
+
+    Raises:
+        ConnectorError: a connector is needed and not installed.
+    """
     engine = Engine(store, clock, keep_rejected=settings.keep_rejected)
-    connectors = load_connectors()
     studio: Studio | None = None
     notifier: Notifier | None = None
     if key := settings.studio_api_key.get_secret_value():
-        studio = connectors["studio"](settings.studio_url, key)
+        studio = _connector("studio")(settings.studio_url, key)
     if settings.notify:
-        notifier = connectors["notify"]({name: url.get_secret_value() for name, url in settings.notify.items()})
+        notifier = _connector("notify")({name: url.get_secret_value() for name, url in settings.notify.items()})
     return Service(settings, store, engine, Outbox(store, engine, studio, notifier, clock), studio, notifier, clock)
+
+
+def _connector(name: str) -> Any:
+    try:
+        return load_connectors()[name]
+    except KeyError:
+        reasons = " ".join(f"{bundle}." for bundle in broken_bundles())
+        raise ConnectorError(f"The connector {name!r} is not installed. {reasons}".rstrip(), permanent=True) from None
 
 
 class Running:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from labelguard.cli.output import Failed
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from labelguard.connectors import Notifier, Studio
     from labelguard.engine import Engine
     from labelguard.outbox import Outbox
+    from labelguard.service import Service
     from labelguard.settings import Settings
     from labelguard.store import Store
 
@@ -50,46 +51,36 @@ class Tools:
         return Store.open(self.settings.database_url)
 
     @cached_property
+    def service(self) -> Service:
+        """Everything wired to the store, with nothing running."""
+        from labelguard.service import wired
+
+        return wired(self.settings, self.store, now)
+
+    @property
     def engine(self) -> Engine:
-        """An engine on the store, without its worker."""
-        from labelguard.engine import Engine
+        """The engine, without its worker."""
+        return self.service.engine
 
-        return Engine(self.store, now, keep_rejected=self.settings.keep_rejected)
+    @property
+    def outbox(self) -> Outbox:
+        """The outbox; it reaches Label Studio only where there is a token."""
+        return self.service.outbox
 
-    @cached_property
+    @property
+    def notifier(self) -> Notifier | None:
+        """The connector to chat, mail and pagers, where targets are configured."""
+        return self.service.notifier
+
+    @property
     def studio(self) -> Studio:
         """The connector to Label Studio."""
-        key = self.settings.studio_api_key.get_secret_value()
-        if not key:
+        if self.service.studio is None:
             raise Failed(
                 "labelguard has no token for Label Studio. Create a user of its own for it, and set "
                 "LABELGUARD_STUDIO_API_KEY to that user's access token."
             )
-        return cast("Studio", self._connector("studio")(self.settings.studio_url, key))
-
-    @cached_property
-    def notifier(self) -> Notifier:
-        """The connector to chat, mail and pagers."""
-        targets = {name: address.get_secret_value() for name, address in self.settings.notify.items()}
-        return cast("Notifier", self._connector("notify")(targets))
-
-    @cached_property
-    def outbox(self) -> Outbox:
-        """The outbox; it reaches Label Studio only where there is a token."""
-        from labelguard.outbox import Outbox
-
-        studio = self.studio if self.settings.studio_api_key.get_secret_value() else None
-        return Outbox(self.store, self.engine, studio, self.notifier, now)
-
-    @staticmethod
-    def _connector(name: str) -> Any:
-        from labelguard.registry import broken_bundles, load_connectors
-
-        try:
-            return load_connectors()[name]
-        except KeyError:
-            reasons = " ".join(f"{bundle}." for bundle in broken_bundles())
-            raise Failed(f"The connector {name!r} is not installed. {reasons}".rstrip()) from None
+        return self.service.studio
 
 
 @contextmanager
