@@ -197,8 +197,9 @@ class SweepContext(Protocol):
         """First submissions by annotators, live tasks only, ordered by ``at``.
 
         Columns: ``task`` (int), ``annotator`` (int), ``annotation`` (int), ``control`` (str), ``kind``
-        (str), ``value`` (object: tuple of labels, number or raw items), ``at`` (datetime64[ns, UTC]),
-        ``duration`` (seconds, float), ``source`` (str or missing), ``cohort`` (str or missing).
+        (str), ``region`` (str, empty for the whole task), ``value`` (object: tuple of labels, number or raw
+        items), ``at`` (datetime64[ns, UTC]), ``duration`` (seconds, float), ``source`` (str or missing),
+        ``cohort`` (str or missing).
         """
         ...
 

@@ -46,7 +46,8 @@ class LabelDrift(Sweep):
     def sweep(self, context: SweepContext) -> Iterator[Finding]:
         """Yield a finding for each annotator named."""
         frame = context.judgments(self.control)
-        frame = frame[frame["kind"].isin(_KINDS)]
+        # One judgment for each task and annotator: those per region have no counterpart in others' work.
+        frame = frame[frame["kind"].isin(_KINDS) & (frame["region"] == "")]
         for control, part in frame.groupby("control", sort=True):
             used = [_labels(kind, value) for kind, value in zip(part["kind"], part["value"], strict=True)]
             judged = part.assign(value=pd.Series(used, index=part.index, dtype=object))

@@ -77,7 +77,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(labelguard: Receiver, 
         f"Would create a webhook to {labelguard.url}/webhook/{project.id}.",
         "Would add a line that shows “labelguard_note” to the labeling interface.",
         "Would read every annotated task, without any action.",
-        f"From now on {studio.process.admin.email} would use, on this Label Studio Community:",
+        f"From now on {labelguard.studio.server().user.email} would use, on this Label Studio Community:",
     )
     assert any("PATCH /api/webhooks/{id}/" in step for step in steps[4:])
     assert not any("comments" in step for step in steps)

@@ -17,8 +17,10 @@ class History:
 
     project = Project(1)
 
-    def __init__(self, frame: pd.DataFrame, kind: str = "choices", now: datetime | None = None) -> None:
-        self._frame = frame.assign(control="topic", kind=kind)
+    def __init__(
+        self, frame: pd.DataFrame, kind: str = "choices", now: datetime | None = None, region: str = ""
+    ) -> None:
+        self._frame = frame.assign(control="topic", kind=kind, region=region)
         self.now = now or end_of(frame).to_pydatetime()
 
     def judgments(self, control: str | None = None) -> pd.DataFrame:
@@ -49,11 +51,12 @@ def test_learning_and_case_mix_alone_are_not_named() -> None:
 
 
 def test_ratings_count_as_labels_and_other_kinds_do_not() -> None:
-    """Stars are labels with an order; texts have no shares."""
+    """Stars are labels with an order; texts have no shares, and a region of one's own has no counterpart."""
     frame = history(31, annotators=12, weeks=14, drifting=(5,), drift=0.5)
     stars = frame.assign(value=[float("abcde".index(value[0]) + 1) for value in frame["value"]])
     assert [f.labels[0] for f in LabelDrift().sweep(History(stars, "rating"))] == ["1"]
     assert list(LabelDrift().sweep(History(frame, "textarea"))) == []
+    assert list(LabelDrift().sweep(History(frame, region="r1"))) == []
 
 
 def test_a_project_without_judgments_is_quiet() -> None:
