@@ -23,6 +23,7 @@ make_venv() {
   local python
   python="$(find_python)"
   if ! "$python" -m venv "$1"; then
+    rm -rf "$1"
     echo "$python cannot make virtual environments; on Debian and Ubuntu install the package python3-venv." >&2
     return 1
   fi
