@@ -175,7 +175,7 @@ def test_a_delivery_about_another_project_is_refused_and_kept_for_the_admin(web:
         (b"\xff\xfe\x00", "UTF-8"),
         (b"{}", "`action`"),
         (b'{"action": 7}', "`action`"),
-        (b'{"action": "ANNOTATION_CREATED"}', "`project`"),
+        (b'{"action": "ANNOTATION_CREATED"}', "`annotation`"),
         (b"[" * 100_000, "nested"),
     ],
 )
