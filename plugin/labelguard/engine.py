@@ -17,16 +17,8 @@ from sqlalchemy.dialects.sqlite import insert
 from labelguard.context import project_from_row
 from labelguard.events import Annotation, Event, Task
 from labelguard.judgments import judgments_of
-from labelguard.processing import (
-    Made,
-    Processor,
-    described,
-    fail_delivery,
-    keep_finding,
-    parse_config,
-    storable,
-    subject_of,
-)
+from labelguard.keeping import Made, described, keep_finding, storable, subject_of
+from labelguard.processing import Processor, fail_delivery, parse_config
 from labelguard.rules import Context, Finding, GoldAnswer, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
 from labelguard.store.core import StoreError, inserted_id

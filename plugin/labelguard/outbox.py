@@ -21,8 +21,9 @@ from labelguard.connectors import ConnectorError, NotFound, Notifier, Studio, Ta
 from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation
 from labelguard.feedback import render, render_notification
+from labelguard.keeping import described
 from labelguard.policy import Policy
-from labelguard.processing import author_of, described
+from labelguard.processing import author_of
 from labelguard.reconcile import refresh_task
 from labelguard.store import Store, records
 from labelguard.store.core import StoreError

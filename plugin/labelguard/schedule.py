@@ -19,9 +19,9 @@ from labelguard.connectors import ConnectorError, Notifier, Studio
 from labelguard.context import StoreSweepContext
 from labelguard.engine import Clock, Engine
 from labelguard.feedback import render_notification
+from labelguard.keeping import described, storable
 from labelguard.outbox import Outbox
 from labelguard.policy import ActiveRule
-from labelguard.processing import described, storable
 from labelguard.reconcile import audit, reconcile
 from labelguard.rules import Finding, Sweep
 from labelguard.settings import Settings
