@@ -8,6 +8,8 @@ from collections.abc import Generator
 import pytest
 
 _NO_SKIP = "LABELGUARD_NO_SKIP"
+# Read now: a test may run with an environment of its own.
+_NOTHING_SKIPPED = bool(os.environ.get(_NO_SKIP))
 _SET = bool(os.environ.get(_NO_SKIP))
 
 

@@ -1,4 +1,4 @@
-"""Tests of the service begin with nothing configured."""
+"""The service's tests start from no configuration, whatever the machine's environment says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is set where the tests run, for labelguard or for other tests, does not reach these."""
-    for name in os.environ:
+def no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set for running the tests (where Label Studio is, say) is no setting of the service."""
+    for name in list(os.environ):
         if name.startswith("LABELGUARD_"):
             monkeypatch.delenv(name)
