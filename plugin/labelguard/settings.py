@@ -22,6 +22,8 @@ from labelguard.yamlfile import read_yaml
 
 PREFIX = "LABELGUARD_"
 CONFIG = PREFIX + "CONFIG"
+STUDIO_PYTHON = PREFIX + "STUDIO_PYTHON"
+"""Where commands that start a Label Studio find its interpreter; not a setting of the service."""
 DEFAULT_FILE = Path("labelguard.yaml")
 HIDDEN = "(hidden)"
 
@@ -224,7 +226,7 @@ def _read_file(path: Path | None, environ: Mapping[str, str], gathered: _Gathere
 
 def _read_environ(environ: Mapping[str, str], gathered: _Gathered) -> None:
     for variable in sorted(environ):
-        if not variable.startswith(PREFIX) or variable == CONFIG or not environ[variable]:
+        if not variable.startswith(PREFIX) or variable in (CONFIG, STUDIO_PYTHON) or not environ[variable]:
             continue
         name = variable.removeprefix(PREFIX).lower()
         plain = name.removesuffix("_file")

@@ -113,6 +113,11 @@ def test_both_forms_of_a_secret_are_one_too_many(tmp_path: Path) -> None:
     ]
 
 
+def test_where_label_studio_is_for_other_commands_stops_nothing() -> None:
+    """The variable of `studio`, `demo` and the tests is near a setting's name, and is none."""
+    assert load_settings(environ={"LABELGUARD_STUDIO_PYTHON": "/opt/studio/bin/python"}) == load_settings(environ={})
+
+
 def test_a_variable_that_is_near_to_no_setting_is_logged_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     """Container platforms invent variables from a service's name."""
     load_settings(environ={"LABELGUARD_SERVICE_ACCOUNT_QUX": "1"})

@@ -10,6 +10,11 @@ import typer
 from labelguard.cli.context import tools
 from labelguard.cli.output import Json, print_json, print_rows, read_text, say
 
+StudioPython = Annotated[
+    Path,
+    typer.Option(help="The Python of Label Studio's own virtual environment.", envvar="LABELGUARD_STUDIO_PYTHON"),
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
@@ -32,9 +37,7 @@ def serve() -> None:
 
 def studio(
     context: typer.Context,
-    python: Annotated[Path, typer.Option(help="The Python of Label Studio's own virtual environment.")] = Path(
-        ".venv-studio/bin/python"
-    ),
+    python: StudioPython = Path(".venv-studio/bin/python"),
     port: Annotated[int, typer.Option(help="Label Studio's port.", min=1, max=65535)] = 8080,
 ) -> None:
     """Run Label Studio with labelguard's page script in it.
@@ -55,9 +58,7 @@ def studio(
 
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End when the scripted annotators are done.")] = False,
-    python: Annotated[Path, typer.Option(help="The Python of Label Studio's own virtual environment.")] = Path(
-        ".venv-studio/bin/python"
-    ),
+    python: StudioPython = Path(".venv-studio/bin/python"),
 ) -> None:
     """Show labelguard at work on a Label Studio of its own, with scripted annotators.
 
