@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
-from annotating import EVENTS, POLICY, Annotator
-from labelguard.connect import connect
+from annotating import POLICY, Annotator
 from labelguard.store import records
 from labelguard.studio.launch import StudioProcess, free_port
 from live import LiveProject, Receiver, StudioServer, now, receiver, studio_python
@@ -126,14 +125,6 @@ def apply(labelguard: Receiver) -> Callable[..., None]:
             actions=json.dumps(values.get("actions", ["prompt"])),
         )
         labelguard.store.write(lambda conn: records.add_policy(conn, project.id, text, now()))
-        connect(
-            labelguard.store,
-            labelguard.engine,
-            labelguard.studio,
-            project.id,
-            public_url=labelguard.settings.public_url,
-            clock=now,
-            events=EVENTS,
-        )
+        labelguard.connect(project)
 
     return apply

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from labelguard.connect import connect, disconnect
-from labelguard.manifest import EVENTS
+from labelguard.connect import disconnect
 from labelguard.store import records
 from labelguard.studio.launch import Account
 from live import LiveProject, Receiver, StudioServer, choice, now, until
@@ -45,15 +44,7 @@ def user_id(studio: StudioServer, account: Account) -> int:
 def connected(labelguard: Receiver, studio: StudioServer, rules: str, *, tasks: int = 3) -> LiveProject:
     """A connected project with a policy."""
     project = studio.project("Actions", tasks=tasks, label_config=CONFIG)
-    connect(
-        labelguard.store,
-        labelguard.engine,
-        labelguard.studio,
-        project.id,
-        public_url=labelguard.url,
-        clock=now,
-        events=EVENTS,
-    )
+    labelguard.connect(project)
     text = f"project: {project.id}\nrules:{rules}"
     labelguard.store.write(lambda conn: records.add_policy(conn, project.id, text, now()))
     return project

@@ -28,20 +28,6 @@ rules:
 """
 
 
-def connected(labelguard: Receiver, project: LiveProject, **more: object) -> object:
-    """Connect a project to the running labelguard."""
-    return connect(
-        labelguard.store,
-        labelguard.engine,
-        labelguard.studio,
-        project.id,
-        public_url=labelguard.url,
-        clock=now,
-        events=EVENTS,
-        **more,  # type: ignore[arg-type]
-    )
-
-
 def webhooks(project: LiveProject) -> list[dict[str, object]]:
     """The project's webhooks as Label Studio has them, headers included."""
     found: list[dict[str, object]] = project.api.call("GET", "/api/webhooks/", params={"project": project.id})
@@ -51,12 +37,12 @@ def webhooks(project: LiveProject) -> list[dict[str, object]]:
 def test_a_connected_project_delivers_each_submission(labelguard: Receiver, studio: StudioServer, ana: Account) -> None:
     """The webhook goes to our address, for the manifest's events, with a token kept as a hash only."""
     project = studio.project("Connect", tasks=1)
-    report = connected(labelguard, project)
+    report = labelguard.connect(project)
     [webhook] = webhooks(project)
     assert webhook["url"] == f"{labelguard.url}/webhook/{project.id}"
     assert set(webhook["actions"]) == set(EVENTS)  # type: ignore[call-overload]
-    assert report.webhook == webhook["id"]  # type: ignore[attr-defined]
-    assert report.first  # type: ignore[attr-defined]
+    assert report.webhook == webhook["id"]
+    assert report.first
     token = webhook["headers"]["X-Labelguard-Token"]  # type: ignore[index]
     with labelguard.store.read() as conn:
         row = records.get_project(conn, project.id)
@@ -71,8 +57,8 @@ def test_a_connected_project_delivers_each_submission(labelguard: Receiver, stud
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(labelguard: Receiver, studio: StudioServer) -> None:
     """Neither Label Studio nor the store is touched."""
     project = studio.project("Dry run", tasks=1)
-    report = connected(labelguard, project, dry_run=True, task_note="labelguard_note")
-    steps = report.steps  # type: ignore[attr-defined]
+    report = labelguard.connect(project, dry_run=True, task_note="labelguard_note")
+    steps = report.steps
     assert steps[:4] == (
         f"Would create a webhook to {labelguard.url}/webhook/{project.id}.",
         "Would add a line that shows “labelguard_note” to the labeling interface.",
@@ -92,14 +78,16 @@ def test_connecting_again_leaves_one_webhook_and_the_first_date(
     """A second connect renews the token, removes a duplicate and feeds nothing twice."""
     project = studio.project("Again", tasks=2)
     project.submit(ana, project.tasks[0], choice("cat"))
-    first = connected(labelguard, project)
-    assert first.backfill.new == 1  # type: ignore[attr-defined]
+    first = labelguard.connect(project)
+    assert first.backfill is not None
+    assert first.backfill.new == 1
     with labelguard.store.read() as conn:
         before = records.get_project(conn, project.id)
     project.api.call("POST", "/api/webhooks/", json={"url": webhooks(project)[0]["url"], "project": project.id})
-    second = connected(labelguard, project)
-    assert not second.first  # type: ignore[attr-defined]
-    assert second.backfill.missed == 0  # type: ignore[attr-defined]
+    second = labelguard.connect(project)
+    assert not second.first
+    assert second.backfill is not None
+    assert second.backfill.missed == 0
     assert len(webhooks(project)) == 1
     with labelguard.store.read() as conn:
         after = records.get_project(conn, project.id)
@@ -120,7 +108,7 @@ def test_somebody_elses_webhook_is_left_alone(labelguard: Receiver, studio: Stud
     ):
         project.api.call("POST", "/api/webhooks/", json={"url": url, "project": project.id, "headers": headers})
     theirs = webhooks(project)
-    connected(labelguard, project)
+    labelguard.connect(project)
     assert [w for w in webhooks(project) if w in theirs] == theirs
     assert len(webhooks(project)) == 3
 
@@ -143,8 +131,9 @@ def test_connecting_to_a_project_with_2000_old_annotations_makes_no_action(
     policy = POLICY.format(project=project.id)
     labelguard.store.write(lambda conn: records.add_policy(conn, project.id, policy, now()))
     told: list[int] = []
-    report = connected(labelguard, project, progress=lambda done, _total: told.append(done))
-    assert report.backfill.new == 2000  # type: ignore[attr-defined]
+    report = labelguard.connect(project, progress=lambda done, _total: told.append(done))
+    assert report.backfill is not None
+    assert report.backfill.new == 2000
     assert told == list(range(100, 2001, 100))
     assert labelguard.annotations(project.id) == project.annotations()
     with labelguard.store.read() as conn:
@@ -157,7 +146,7 @@ def test_connecting_to_a_project_with_2000_old_annotations_makes_no_action(
 def test_disconnecting_removes_the_webhook_and_the_note_line(labelguard: Receiver, studio: StudioServer) -> None:
     """The labeling interface is as it was, to the byte, and the project is forgotten as connected."""
     project = studio.project("Disconnect", tasks=1)
-    connected(labelguard, project, task_note="labelguard_note")
+    labelguard.connect(project, task_note="labelguard_note")
     config = project.api.call("GET", f"/api/projects/{project.id}/")["label_config"]
     assert '<Header value="$labelguard_note" size="5"/>' in config
     project.import_texts(1, start=5)  # tasks without the key are still taken
@@ -178,11 +167,11 @@ def test_another_note_key_replaces_the_line_and_none_takes_it_away(labelguard: R
     def config() -> str:
         return str(project.api.call("GET", f"/api/projects/{project.id}/")["label_config"])
 
-    connected(labelguard, project, task_note="first")
-    connected(labelguard, project, task_note="second")
+    labelguard.connect(project, task_note="first")
+    labelguard.connect(project, task_note="second")
     assert "$first" not in config()
     assert config().count("$second") == 1
-    connected(labelguard, project)
+    labelguard.connect(project)
     assert config() == LABEL_CONFIG
 
 
@@ -192,7 +181,7 @@ def test_a_labeling_interface_that_cannot_take_a_note_is_said_to_be_so(
     """Before anything is changed."""
     project = studio.project("No room", label_config="<View/>")
     with pytest.raises(CannotConnect, match="has no tag with others inside it"):
-        connected(labelguard, project, task_note="labelguard_note")
+        labelguard.connect(project, task_note="labelguard_note")
     assert webhooks(project) == []
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from labelguard.connect import connect
 from labelguard.doctor import Check, diagnose
 from labelguard.manifest import EVENTS
 from labelguard.studio.launch import Account, free_port
@@ -21,15 +20,7 @@ from live import LiveProject, Receiver, StudioServer, choice, now, until
 def project(labelguard: Receiver, studio: StudioServer) -> LiveProject:
     """A connected project with four tasks."""
     made = studio.project("Doctor", tasks=4)
-    connect(
-        labelguard.store,
-        labelguard.engine,
-        labelguard.studio,
-        made.id,
-        public_url=labelguard.url,
-        clock=now,
-        events=EVENTS,
-    )
+    labelguard.connect(made)
     return made
 
 

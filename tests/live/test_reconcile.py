@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from labelguard.connect import connect
-from labelguard.manifest import EVENTS
 from labelguard.reconcile import ReconcileReport, audit, reconcile
 from labelguard.store import records
 from labelguard.studio.launch import Account
@@ -16,15 +14,7 @@ from live import LiveProject, Receiver, StudioServer, choice, now, until
 def project(labelguard: Receiver, studio: StudioServer) -> LiveProject:
     """A connected project with thirty tasks."""
     made = studio.project("Reconcile", tasks=30)
-    connect(
-        labelguard.store,
-        labelguard.engine,
-        labelguard.studio,
-        made.id,
-        public_url=labelguard.url,
-        clock=now,
-        events=EVENTS,
-    )
+    labelguard.connect(made)
     return made
 
 

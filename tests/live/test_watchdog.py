@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from labelguard.connect import connect
 from labelguard.connectors import ConnectorError
 from labelguard.manifest import EVENTS
 from labelguard.store import records
@@ -33,15 +32,7 @@ class Pager:
 def project(labelguard: Receiver, studio: StudioServer) -> LiveProject:
     """A connected project with two tasks."""
     made = studio.project("Watched", tasks=2)
-    connect(
-        labelguard.store,
-        labelguard.engine,
-        labelguard.studio,
-        made.id,
-        public_url=labelguard.url,
-        clock=now,
-        events=EVENTS,
-    )
+    labelguard.connect(made)
     return made
 
 

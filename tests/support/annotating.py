@@ -12,14 +12,6 @@ from playwright.sync_api import BrowserContext, Locator, Page, expect
 from labelguard.studio.launch import Account
 from live import LiveProject
 
-EVENTS = (
-    "ANNOTATION_CREATED",
-    "ANNOTATION_UPDATED",
-    "ANNOTATIONS_DELETED",
-    "TASKS_CREATED",
-    "TASKS_DELETED",
-    "PROJECT_UPDATED",
-)
 MARKUP = '<img src="x" onerror="window.planted=1">'
 """Stands where people's words stand; if it were ever markup, ``window.planted`` would be set."""
 

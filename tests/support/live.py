@@ -21,6 +21,7 @@ import requests
 from pydantic import SecretStr
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from labelguard.connect import ConnectReport, connect
 from labelguard.engine import Engine
 from labelguard.outbox import Outbox
 from labelguard.service import Running, Service
@@ -283,6 +284,10 @@ class Receiver:
         self._server = self._thread = None
         if self._running is not None:
             self._running.__exit__()
+
+    def connect(self, project: LiveProject, **more: Any) -> ConnectReport:
+        """Connect a project to it."""
+        return connect(self.store, self.engine, self.studio, project.id, public_url=self.url, clock=now, **more)
 
     def settled(self) -> None:
         """Wait until everything received has been processed."""
