@@ -33,7 +33,6 @@ from labelguard.yamlfile import Document, Path, Problem, read_yaml, write_yaml, 
 Mode = Literal["observe", "recommend", "enforce"]
 ActionKind = Literal["prompt", "rework", "replace", "second-opinion", "escalate", "pause", "notify"]
 
-MODES: tuple[str, ...] = get_args(Mode)
 ACTIONS: tuple[str, ...] = get_args(ActionKind)
 TARGETED = ("notify", "escalate")
 """Actions that need somebody named: ``{notify: lead}``."""

@@ -23,9 +23,9 @@ import sqlalchemy as sa
 
 from labelguard.connectors import Studio
 from labelguard.engine import Clock, Engine
-from labelguard.events import Annotation, Event
 from labelguard.feedback import render
 from labelguard.policy import BadPolicy, Policy, build_rules, load_policy
+from labelguard.reconcile import refresh_task
 from labelguard.store import Store, records
 
 KINDS = ("prompt", "rework")
@@ -136,16 +136,13 @@ class Prompts:
             return False
         with self._store.read() as conn:
             row = records.get_project(conn, project)
-            known = records.get_annotation(conn, annotation)
         if row is None or row["connected_at"] is None:
             return False
         found = self._studio.annotation(annotation)
         if found.project != project or annotator not in (found.completed_by, found.updated_by):
             return False
-        event = _as_delivery(self._studio, found, "ANNOTATION_UPDATED" if known else "ANNOTATION_CREATED")
-        if event is None:
-            return False
-        return self._engine.receive(project, event, "reconcile", wait=0.5).processed
+        refresh_task(self._store, self._engine, self._studio, project, found.task, clock=self._clock)
+        return True
 
     def _may_fetch(self, annotator: int) -> bool:
         now = self._clock()
@@ -379,34 +376,3 @@ def _grouped(
                 found.setdefault(action["finding"], {})[action["id"]] = action
     for finding, actions in found.items():
         yield finding, list(actions.values())
-
-
-def _as_delivery(studio: Studio, found: Annotation, action: str) -> Event | None:
-    """The delivery that Label Studio would have sent for an annotation; None where it is gone again."""
-    record = studio.task(found.task)
-    raw = next((item for item in record.raw.get("annotations", ()) if item.get("id") == found.id), None)
-    if raw is None:
-        return None
-    project = studio.project(found.project)
-    body = {
-        "action": action,
-        "annotation": {
-            **raw,
-            # A task read alone has whole users here, a delivery only their ids.
-            "completed_by": found.completed_by,
-            "updated_by": found.updated_by,
-            "task": found.task,
-            "project": found.project,
-        },
-        "task": {key: value for key, value in record.raw.items() if key not in ("annotations", "predictions")},
-        "project": {
-            "id": project.id,
-            "title": project.title,
-            "label_config": project.label_config,
-            "expert_instruction": project.guideline,
-            "maximum_annotations": project.maximum_annotations,
-            "skip_queue": project.skip_queue,
-            "updated_at": project.updated_at.isoformat() if project.updated_at else None,
-        },
-    }
-    return Event.from_delivery({}, body)

@@ -78,6 +78,14 @@ def _rows(conn: sa.Connection, query: sa.Select[Any]) -> list[Row]:
     return [dict(row) for row in conn.execute(query).mappings()]
 
 
+def _listed(
+    query: sa.Select[Any], table: sa.Table, wanted: Mapping[str, Any], *, limit: int | None, newest_first: bool
+) -> sa.Select[Any]:
+    """The query for rows with what is wanted (None: whatever it is), by id."""
+    query = query.where(*(table.c[name] == value for name, value in wanted.items() if value is not None))
+    return query.order_by(table.c.id.desc() if newest_first else table.c.id).limit(limit)
+
+
 def _chunks(ids: Iterable[int]) -> Iterable[list[int]]:
     ordered = list(ids)
     for start in range(0, len(ordered), _IDS_AT_ONCE):
@@ -402,19 +410,9 @@ def list_findings(
     newest_first: bool = False,
 ) -> list[Row]:
     """Findings by id, each after ``after``."""
+    wanted = {"project": project, "rule": rule, "annotator": annotator, "annotation": annotation, "state": state}
     query = sa.select(findings).where(findings.c.id > after)
-    wanted = {
-        "project": project,
-        "rule": rule,
-        "annotator": annotator,
-        "annotation": annotation,
-        "state": state,
-    }
-    for column, value in wanted.items():
-        if value is not None:
-            query = query.where(findings.c[column] == value)
-    query = query.order_by(findings.c.id.desc() if newest_first else findings.c.id)
-    return _rows(conn, query.limit(limit) if limit is not None else query)
+    return _rows(conn, _listed(query, findings, wanted, limit=limit, newest_first=newest_first))
 
 
 def set_finding_state(conn: sa.Connection, finding: int, state: str, *, by: str, note: str = "", now: datetime) -> None:
@@ -456,7 +454,6 @@ def list_actions(
     newest_first: bool = False,
 ) -> list[Row]:
     """Actions by id, each after ``after``."""
-    query = sa.select(actions).where(actions.c.id > after)
     wanted = {
         "project": project,
         "finding": finding,
@@ -465,13 +462,10 @@ def list_actions(
         "annotation": annotation,
         "task": task,
     }
-    for column, value in wanted.items():
-        if value is not None:
-            query = query.where(actions.c[column] == value)
+    query = sa.select(actions).where(actions.c.id > after)
     if states is not None:
         query = query.where(actions.c.state.in_(states))
-    query = query.order_by(actions.c.id.desc() if newest_first else actions.c.id)
-    return _rows(conn, query.limit(limit) if limit is not None else query)
+    return _rows(conn, _listed(query, actions, wanted, limit=limit, newest_first=newest_first))
 
 
 def update_action(conn: sa.Connection, action: int, now: datetime, **values: Any) -> None:
@@ -482,15 +476,16 @@ def update_action(conn: sa.Connection, action: int, now: datetime, **values: Any
 # Inbox, jobs, cursors, switches
 
 
-def list_rejected(conn: sa.Connection, limit: int = 100) -> list[Row]:
+def list_rejected(conn: sa.Connection, limit: int = 100, *, project: int | None = None) -> list[Row]:
     """Refused deliveries, newest first."""
-    return _rows(conn, sa.select(rejected).order_by(rejected.c.id.desc()).limit(limit))
+    return _rows(conn, _listed(sa.select(rejected), rejected, {"project": project}, limit=limit, newest_first=True))
 
 
-def failed_deliveries(conn: sa.Connection, limit: int = 100) -> list[Row]:
+def failed_deliveries(conn: sa.Connection, limit: int = 100, *, project: int | None = None) -> list[Row]:
     """Deliveries that labelguard could not process, newest first, without their bodies."""
-    columns = [column for column in inbox.c if column.name != "body"]
-    return _rows(conn, sa.select(*columns).where(inbox.c.state == "failed").order_by(inbox.c.id.desc()).limit(limit))
+    query = sa.select(inbox.c.id, inbox.c.project, inbox.c.action, inbox.c.received_at, inbox.c.error)
+    wanted = {"project": project, "state": "failed"}
+    return _rows(conn, _listed(query, inbox, wanted, limit=limit, newest_first=True))
 
 
 def inbox_counts(conn: sa.Connection) -> dict[tuple[str, str], int]:

@@ -197,17 +197,6 @@ def _actions(conn: sa.Connection, project: int | None) -> Row:
 
 def _needs_a_person(conn: sa.Connection, project: int | None, now: datetime) -> Row:
     called = names(conn)
-    inbox = schema.inbox.c
-    failed = _of(
-        sa.select(inbox.id, inbox.project, inbox.action, inbox.received_at, inbox.error)
-        .where(inbox.state == "failed")
-        .order_by(inbox.id.desc())
-        .limit(_NEWEST),
-        inbox.project,
-        project,
-    )
-    refused = schema.rejected.c
-    rejected = _of(sa.select(schema.rejected).order_by(refused.id.desc()).limit(5), refused.project, project)
     disputes = records.list_findings(conn, project=project, state="disputed", limit=_NEWEST)
     return {
         "proposed": _named(list_actions(conn, project=project, states=["proposed"], limit=_NEWEST), called),
@@ -215,10 +204,10 @@ def _needs_a_person(conn: sa.Connection, project: int | None, now: datetime) -> 
         "failed_actions": _named(
             list_actions(conn, project=project, states=["failed"], limit=_NEWEST, newest_first=True), called
         ),
-        "failed_deliveries": _rows(conn, failed),
+        "failed_deliveries": records.failed_deliveries(conn, _NEWEST, project=project),
         "failed_jobs": [run for run in _jobs(conn, project) if run["state"] == "failed"],
         "webhook_problems": _webhook_problems(conn, project, now),
-        "rejected": _rows(conn, rejected),
+        "rejected": records.list_rejected(conn, 5, project=project),
     }
 
 
