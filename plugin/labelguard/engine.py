@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 import structlog
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert
 
 from labelguard.context import project_from_row
 from labelguard.events import Annotation, Event, Task

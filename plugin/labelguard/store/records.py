@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.postgresql import insert  # its conflict clauses are SQLite's too
 
 from labelguard.connectors import User
 from labelguard.events import Project, Task
