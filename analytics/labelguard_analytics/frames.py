@@ -162,6 +162,7 @@ def read(
     needs: Collection[str] = (),
     extra: Collection[str] = (),
     least: int = 2,
+    repeats: bool = False,
 ) -> Coded:
     """Read a frame of judgments into integer codes.
 
@@ -178,6 +179,7 @@ def read(
         needs: optional columns that this use cannot do without.
         extra: further columns that are welcome; any other unknown column is taken for a mistake.
         least: how many rows there must be.
+        repeats: whether an annotator may have judged a task more than once, so that all of it counts.
 
     Raises:
         BadJudgments: the frame is not what it must be.
@@ -194,7 +196,7 @@ def read(
     annotator, annotators = encode(judgments["annotator"], "annotator")
     _check_optional(judgments)
     frame = judgments
-    keep = _last_of_each(frame, task, annotator, len(annotators))
+    keep = None if repeats and "at" not in frame.columns else _last_of_each(frame, task, annotator, len(annotators))
     if keep is not None:
         frame = judgments.iloc[keep]
         task, annotator = task[keep], annotator[keep]
