@@ -12,6 +12,7 @@ from labelguard_analytics.agreement import (
     pairwise_agreement,
     percent_agreement,
 )
+from labelguard_analytics.counts import Counts
 from labelguard_analytics.drift import AnnotatorDrift, LabelShift, label_drift
 from labelguard_analytics.estimate import Estimate
 from labelguard_analytics.fdr import Discoveries, ebh, fdr
@@ -24,6 +25,7 @@ __all__ = [
     "AnnotatorDrift",
     "BadJudgments",
     "BadResult",
+    "Counts",
     "Discoveries",
     "Estimate",
     "LabelShift",

@@ -33,7 +33,18 @@ from scipy import stats
 from labelguard_analytics.estimate import Estimate, unknown
 from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, Kind, read
 from labelguard_analytics.similarities import TAGS, set_similarity, similarity
-from labelguard_analytics.units import Alpha, Chance, Interval, NumberAlpha, Units, estimate
+from labelguard_analytics.units import (
+    FEW,
+    NEEDED_FREEDOM,
+    NEEDED_MINORITY,
+    NEEDED_TASKS,
+    Alpha,
+    Chance,
+    Interval,
+    NumberAlpha,
+    Units,
+    estimate,
+)
 
 Weights: TypeAlias = Literal["linear", "quadratic"] | npt.ArrayLike | None
 Metric: TypeAlias = str | Callable[[Any, Any], float]
@@ -103,7 +114,9 @@ def fleiss_kappa(
         BadJudgments: the frame is not what it must be, or weights are asked for labels without an order.
     """
     coded = read(judgments)
-    return _chance(coded, "fleiss", _credit(coded, weights), interval, repetitions, seed)
+    return _chance(
+        coded, "fleiss", credit(coded.categories, weights, ordered=coded.ordered), interval, repetitions, seed
+    )
 
 
 def gwet_ac1(
@@ -165,7 +178,7 @@ def gwet_ac2(
         BadJudgments: the frame is not what it must be, or its labels have no order.
     """
     coded = read(judgments)
-    return _chance(coded, "gwet", _credit(coded, weights), interval, repetitions, seed)
+    return _chance(coded, "gwet", credit(coded.categories, weights, ordered=coded.ordered), interval, repetitions, seed)
 
 
 def _chance(
@@ -213,11 +226,11 @@ def nothing_to_compare(units: Units) -> str:
     return ""
 
 
-def _credit(coded: Coded, weights: Weights) -> Floats | None:
-    """Weights as a matrix of labels x labels."""
+def credit(categories: pd.Index[Any], weights: Weights, *, ordered: bool) -> Floats | None:
+    """Weights as a matrix of labels x labels; None for none."""
     if weights is None:
         return None
-    size = len(coded.categories)
+    size = len(categories)
     if not isinstance(weights, str):
         matrix = np.asarray(weights, dtype=np.float64)
         if matrix.shape != (size, size) or not np.allclose(matrix, matrix.T) or not np.allclose(np.diag(matrix), 1.0):
@@ -227,20 +240,25 @@ def _credit(coded: Coded, weights: Weights) -> Floats | None:
         return matrix
     if weights not in ("linear", "quadratic"):
         raise ValueError(f"weights must be 'linear', 'quadratic' or a matrix, but they are {weights!r}.")
-    _check_ordered(coded, f"{weights} weights")
+    check_ordered(categories, ordered=ordered, what=f"{weights} weights")
     # Labels that are numbers lie as far apart as the numbers do, others one step each.
-    numeric = coded.categories.dtype.kind in "iuf"
-    place = coded.categories.to_numpy(dtype=np.float64) if numeric else np.arange(size, dtype=np.float64)
+    numeric = categories.dtype.kind in "iuf"
+    place = categories.to_numpy(dtype=np.float64) if numeric else np.arange(size, dtype=np.float64)
     widest = float(np.ptp(place)) if size > 1 else 1.0
     apart = np.abs(place[:, None] - place[None, :]) / widest
     return np.asarray(1.0 - (apart if weights == "linear" else apart**2), dtype=np.float64)
 
 
-def _check_ordered(coded: Coded, what: str) -> None:
-    if not coded.ordered and len(coded.categories) > 2:
+def check_ordered(categories: pd.Index[Any], *, ordered: bool, what: str) -> None:
+    """Refuse labels without an order, unless there are too few for it to matter.
+
+    Raises:
+        BadJudgments: the labels have none.
+    """
+    if not ordered and len(categories) > 2:
         raise BadJudgments(
-            f"The column 'value' holds labels without an order (row {coded.frame.index[0]!r}: "
-            f"{coded.frame['value'].iloc[0]!r}), which {what} need; make it an ordered categorical column or numbers."
+            f"The column 'value' holds labels without an order, such as {categories[0]!r}, but {what} need one; make "
+            "it an ordered categorical column or numbers."
         )
 
 
@@ -307,7 +325,7 @@ def krippendorff_alpha(
         )
     coded = read(judgments)
     if metric == "ordinal":
-        _check_ordered(coded, "ranks")
+        check_ordered(coded.categories, ordered=coded.ordered, what="ranks")
     return alpha_estimate(Units.of(coded, 2), metric, None, interval, repetitions, seed)
 
 
@@ -346,7 +364,7 @@ def _has_numbers(judgments: Any) -> bool:
 def _number_alpha(coded: Coded, metric: str, interval: Interval, repetitions: int, seed: int) -> Estimate:
     units = Units.of(coded, 2)
     if coded.kind == "nominal":
-        units = Units(category_numbers(coded)[units.values], units.unit, units.sizes, units.weight, 0)
+        units = Units(category_numbers(coded.categories)[units.values], units.unit, units.sizes, units.weight, 0)
     if metric == "interval":
         return alpha_estimate(units, metric, None, interval, repetitions, seed)
     values, codes = np.unique(units.values, return_inverse=True)
@@ -365,15 +383,15 @@ def _number_alpha(coded: Coded, metric: str, interval: Interval, repetitions: in
     return alpha_estimate(units, metric, ratio_distance(values), interval, repetitions, seed)
 
 
-def category_numbers(coded: Coded) -> Floats:
+def category_numbers(categories: pd.Index[Any]) -> Floats:
     """The labels as numbers.
 
     Raises:
         BadJudgments: they are no numbers.
     """
-    if coded.categories.dtype.kind not in "iuf":
+    if categories.dtype.kind not in "iuf":
         raise BadJudgments("The column 'value' must hold numbers for this metric.")
-    return coded.categories.to_numpy(dtype=np.float64)
+    return categories.to_numpy(dtype=np.float64)
 
 
 def ratio_distance(values: Floats) -> Floats:
@@ -688,7 +706,9 @@ def pairwise_agreement(judgments: pd.DataFrame | Coded, *, weights: Weights = No
         BadJudgments: the frame is not what it must be.
     """
     coded = read(judgments)
-    return pairwise_of(pair_cells(coded), coded.annotators, coded.categories, _credit(coded, weights))
+    return pairwise_of(
+        pair_cells(coded), coded.annotators, coded.categories, credit(coded.categories, weights, ordered=coded.ordered)
+    )
 
 
 @dataclass(frozen=True)
@@ -810,14 +830,15 @@ def _kappas(cells: PairCells, annotators: int, labels: int, weights: Floats | No
         freedom = np.clip(2.0 * n / np.maximum(kurtosis - 1.0 + 2.0 / n, 1e-9), 1.0, np.maximum(n - 1.0, 1.0))
         half = stats.t.ppf(0.975, freedom) * np.sqrt(squares / (n * np.maximum(n - 1.0, 1.0)))
     low, high = 1.0 - ratio * np.exp(np.minimum(half, 50.0)), 1.0 - ratio * np.exp(-half)
-    disagreeing = np.bincount(inverse, count * (apart > 0), size)
-    few = (disagreeing < 10) & np.isfinite(ratio)
+    disagreeing = _sums(inverse, count * (apart > 0), size)
+    few = (disagreeing < FEW) & np.isfinite(ratio)
     if few.any():
         share = stats.beta(disagreeing[few] + 0.5, n[few] - disagreeing[few] + 0.5)
         each = np.where(disagreeing[few] > 0, ratio[few] * n[few] / np.maximum(disagreeing[few], 1), 1 / expected[few])
         low[few] = np.fmin(low[few], 1.0 - share.ppf(0.975) * each)
         high[few] = np.fmax(high[few], 1.0 - share.ppf(0.025) * each * (disagreeing[few] > 0))
-    minority = n - np.maximum((own * n[:, None]).max(axis=1), (peer * n[:, None]).max(axis=1))
+    top = (own + peer).argmax(axis=1)[inverse]
+    minority = _sums(inverse, count * ((cells.k != top) & (cells.l != top)), size)
     reasons = _pair_reasons(n, ratio, minority, freedom, few)
     missing = reasons != ""
     low[missing], high[missing] = np.nan, np.nan
@@ -843,9 +864,9 @@ def _pair_reasons(n: Floats, ratio: Floats, minority: Floats, freedom: Floats, f
     reasons = np.full(len(n), "", dtype=object)
     little = "Too little data for an interval: "
     for rows, text in (
-        (~few & (freedom < 5), little + "a handful of tasks decides how uncertain the value is."),
-        (minority < 5, little + "both gave nearly always the same label."),
-        (n < 100, little + "fewer than 100 shared tasks."),
+        (~few & (freedom < NEEDED_FREEDOM), little + "a handful of tasks decides how uncertain the value is."),
+        (minority < NEEDED_MINORITY, little + "both gave nearly always the same label."),
+        (n < NEEDED_TASKS, little + f"fewer than {NEEDED_TASKS} shared tasks."),
         (np.isnan(ratio), "Both gave every shared task the same label, so agreement cannot be told from chance."),
     ):
         reasons[rows] = text
@@ -889,7 +910,7 @@ def cohen_kappa(
         ValueError: only one annotator is named, or one who is not in the frame.
     """
     coded = read(judgments)
-    credit = _credit(coded, weights)
+    weighed = credit(coded.categories, weights, ordered=coded.ordered)
     if (a is None) != (b is None):
         raise ValueError("Name both annotators or none.")
     wanted: tuple[int, int] | None = None
@@ -901,7 +922,7 @@ def cohen_kappa(
         if a == b:
             raise ValueError(f"Kappa compares two annotators, but both are {a!r}.")
         wanted = int(places[0]), int(places[1])
-    return _kappa(coded, wanted, credit, interval, repetitions, seed)
+    return _kappa(coded, wanted, weighed, interval, repetitions, seed)
 
 
 @dataclass(frozen=True)
@@ -977,7 +998,7 @@ class _Kappa:
 def _kappa(
     coded: Coded,
     wanted: tuple[int, int] | None,
-    credit: Floats | None,
+    weights: Floats | None,
     interval: Interval,
     repetitions: int,
     seed: int,
@@ -1008,7 +1029,7 @@ def _kappa(
     _, pair = _distinct(who[one].astype(np.int64) * annotators + who[other], annotators * annotators)
     in_pairs = used[task]
     units = Units(value[in_pairs], number[task[in_pairs]].astype(np.int32), sizes[used], np.ones(shared), labels)
-    distance = 1.0 - (np.eye(labels) if credit is None else credit)
+    distance = 1.0 - (np.eye(labels) if weights is None else weights)
     coefficient = _Kappa(units, pair, number[task[one]], value[one], value[other], labels, distance)
     return estimate(
         coefficient,

@@ -470,15 +470,20 @@ def jackknife_interval(disagreement: float, left_out: Floats, weight: Floats) ->
         The lower and upper end and the degrees of freedom.
     """
     n = float(weight.sum())
-    counted = np.isfinite(left_out) & (left_out > 0)
-    if not counted.any() or not disagreement > 0:
+    counted = left_out > 0  # not where NaN either
+    if not counted.all():
+        if not counted.any():
+            return 1.0 - disagreement, 1.0 - disagreement, math.inf
+        left_out = np.where(counted, left_out, left_out[counted].min())
+    if not disagreement > 0:
         return 1.0 - disagreement, 1.0 - disagreement, math.inf
-    logs = np.log(np.where(counted, left_out, left_out[counted].min()))
+    logs = np.log(left_out)
     off = logs - float(weight @ logs) / n
-    squares = float(weight @ off**2)
+    off *= off
+    squares = float(weight @ off)
     if squares <= 0:
         return 1.0 - disagreement, 1.0 - disagreement, math.inf
-    kurtosis = n * float(weight @ off**4) / squares**2
+    kurtosis = n * float(weight @ (off * off)) / squares**2
     freedom = min(n - 1.0, max(2.0 * n / max(kurtosis - 1.0 + 2.0 / n, 1e-9), 1.0))
     half = float(stats.t.ppf(0.975, freedom)) * math.sqrt((n - 1.0) / n * squares)
     return 1.0 - disagreement * math.exp(min(half, 50.0)), 1.0 - disagreement * math.exp(-half), freedom
