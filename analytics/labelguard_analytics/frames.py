@@ -19,11 +19,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_array
 
 Codes: TypeAlias = npt.NDArray[np.int32]
 Floats: TypeAlias = npt.NDArray[np.float64]
-Kind: TypeAlias = Literal["nominal", "number", "set", "result"]
-"""What a value is: one label; a number; several labels; a list of Label Studio result items."""
+Kind: TypeAlias = Literal["nominal", "number", "set", "result", "any"]
+"""What a value is: one label; a number; several labels; a list of Label Studio result items; anything at all."""
 
 REQUIRED = ("task", "annotator", "value")
 OPTIONAL = ("at", "duration", "confidence", "source", "cohort", "gold")
@@ -52,7 +53,7 @@ class Coded:
     """Each judgment's place in ``annotators``."""
     value: npt.NDArray[Any]
     """``nominal``: int32 places in ``categories``; ``set``: int32 places in ``sets``; ``number``: float64;
-    ``result``: an object array of lists of result items."""
+    ``result``: an object array of lists of result items; ``any``: an object array."""
     tasks: pd.Index[Any]
     """Every task once, sorted."""
     annotators: pd.Index[Any]
@@ -73,11 +74,19 @@ class Coded:
         return len(self.task)
 
     @cached_property
-    def order(self) -> npt.NDArray[np.intp]:
-        """The rows sorted by task (stable)."""
+    def order(self) -> Codes | None:
+        """The rows sorted by task (stable); None where they are already."""
         if bool(np.all(self.task[1:] >= self.task[:-1])):
-            return np.arange(self.n)
-        return np.argsort(self.task, kind="stable")
+            return None
+        # A sparse matrix is sorted by counting, which takes a tenth of the time of an argsort.
+        rows = np.arange(self.n, dtype=np.int32)
+        table = coo_array((rows, (self.task, rows)), shape=(len(self.tasks), self.n))
+        return np.asarray(table.tocsr().indices, dtype=np.int32)
+
+    @cached_property
+    def in_order(self) -> tuple[Codes, npt.NDArray[Any]]:
+        """Tasks and values, the judgments of a task next to each other."""
+        return (self.task, self.value) if self.order is None else (self.task[self.order], self.value[self.order])
 
     @cached_property
     def sizes(self) -> npt.NDArray[np.intp]:
@@ -206,6 +215,8 @@ def read(
         return Coded(kind, task, annotator, _numbers(column, "value"), tasks, annotators, empty, frame=frame)
     if kind == "result":
         return Coded(kind, task, annotator, _results(column), tasks, annotators, empty, frame=frame)
+    if kind == "any":
+        return Coded(kind, task, annotator, _objects(column), tasks, annotators, empty, frame=frame)
     if kind == "set":
         codes, sets, labels = _sets(column)
         return Coded(kind, task, annotator, codes, tasks, annotators, labels, sets, frame=frame)
@@ -370,8 +381,15 @@ def _results(column: pd.Series[Any]) -> npt.NDArray[Any]:
                 f"The column 'value' must hold lists of Label Studio result items, but row "
                 f"{_row(column, position)} holds {_short(value)}."
             )
+    return _objects(column)
+
+
+def _objects(column: pd.Series[Any]) -> npt.NDArray[Any]:
     values = np.empty(len(column), dtype=object)
-    values[:] = list(column)
+    for position, value in enumerate(column):
+        if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+            raise BadJudgments(f"The column 'value' is empty in row {_row(column, position)}.")
+        values[position] = value
     return values
 
 
@@ -491,8 +509,7 @@ def _check_optional(frame: pd.DataFrame) -> None:
 def _last_of_each(frame: pd.DataFrame, task: Codes, annotator: Codes, annotators: int) -> npt.NDArray[np.intp] | None:
     """The rows that count where somebody judged a task more than once; None where nobody did."""
     key = task.astype(np.int64) * annotators + annotator
-    ordered = np.sort(key)
-    if not bool(np.any(ordered[1:] == ordered[:-1])):
+    if _all_different(key):
         return None
     repeated = pd.Series(key).duplicated(keep=False).to_numpy()
     if "at" not in frame.columns:
@@ -536,6 +553,19 @@ def _with_gold(
     places = np.empty(len(order), dtype=np.int32)
     places[order] = np.arange(len(order), dtype=np.int32)
     return places[codes], together[order]
+
+
+def _all_different(key: npt.NDArray[np.int64]) -> bool:
+    if not key.size or bool(np.all(key[1:] > key[:-1])):
+        return True
+    cells = int(key.max()) + 1
+    if cells <= 64 * key.size + 1_000_000:
+        # A table of what occurs is several times quicker than sorting.
+        present = np.zeros(cells, dtype=bool)
+        present[key] = True
+        return int(np.count_nonzero(present)) == key.size
+    ordered = np.sort(key)
+    return not bool(np.any(ordered[1:] == ordered[:-1]))
 
 
 def _gold(coded: Coded) -> Codes:
