@@ -12,6 +12,14 @@ from labelguard_analytics.agreement import (
     pairwise_agreement,
     percent_agreement,
 )
+from labelguard_analytics.confidence import (
+    Calibration,
+    Recalibration,
+    calibration,
+    confidence_weighted,
+    recalibrate,
+)
+from labelguard_analytics.confusion import Confusion, ItemClusters, confusing_items, confusion
 from labelguard_analytics.counts import Counts
 from labelguard_analytics.drift import AnnotatorDrift, LabelShift, label_drift
 from labelguard_analytics.estimate import Estimate
@@ -19,29 +27,60 @@ from labelguard_analytics.fdr import Discoveries, ebh, fdr
 from labelguard_analytics.frames import BadJudgments
 from labelguard_analytics.sequential import AccuracyTest, ShareTest
 from labelguard_analytics.similarities import BadResult, similarity
+from labelguard_analytics.truth import (
+    Truth,
+    ability_difficulty,
+    dawid_skene,
+    hierarchical_dawid_skene,
+    infer_truth,
+    majority_vote,
+    multi_label_truth,
+    numeric_truth,
+    one_coin,
+    ordinal_truth,
+)
 
 __all__ = [
     "AccuracyTest",
     "AnnotatorDrift",
     "BadJudgments",
     "BadResult",
+    "Calibration",
+    "Confusion",
     "Counts",
     "Discoveries",
     "Estimate",
+    "ItemClusters",
     "LabelShift",
     "Pairwise",
+    "Recalibration",
     "ShareTest",
+    "Truth",
+    "ability_difficulty",
     "agreement_by_label",
     "agreement_by_task",
+    "calibration",
     "cohen_kappa",
+    "confidence_weighted",
+    "confusing_items",
+    "confusion",
+    "dawid_skene",
     "ebh",
     "fdr",
     "fleiss_kappa",
     "gwet_ac1",
     "gwet_ac2",
+    "hierarchical_dawid_skene",
+    "infer_truth",
     "krippendorff_alpha",
     "label_drift",
+    "majority_vote",
+    "multi_label_truth",
+    "numeric_truth",
+    "one_coin",
+    "ordinal_truth",
     "pairwise_agreement",
     "percent_agreement",
+    "recalibrate",
     "similarity",
 ]

@@ -88,12 +88,12 @@ def infer_truth(
         raise ValueError(f"values must be 'label', 'number', 'set' or 'ordinal', but it is {values!r}.")
     if values is None:
         kind = judgments.kind if isinstance(judgments, Coded) else kind_of(judgments)
-        if kind == "result":
+        if kind not in ("nominal", "number", "set"):
             raise BadJudgments(
                 "The column 'value' holds Label Studio results; consensus_regions finds a consensus of regions, and "
                 "for other results take the labels out of them first."
             )
-        values = "label" if kind == "nominal" else kind
+        values = "number" if kind == "number" else "set" if kind == "set" else "label"
     if values == "ordinal":
         return ordinal_truth(judgments, use_gold=use_gold)
     if values == "number":

@@ -47,6 +47,8 @@ class Truth:
     confusions: Floats | None = field(default=None, repr=False)
     """Expected counts, annotators x true labels x labels said; their orders are those of ``annotators`` and of
     the columns of ``posterior``. None where there are too many to keep."""
+    chances: Floats | None = field(default=None, repr=False)
+    """For each vote, in order of task and label, the probability that it is right as far as others tell."""
 
     @property
     def ties(self) -> pd.Index[Any]:
@@ -157,6 +159,7 @@ def make_truth(coded: Coded, votes: Votes, fitted: Fitted, method: str) -> Truth
         fitted.iterations,
         fitted.converged,
         counts,
+        fitted.chances,
     )
 
 
