@@ -13,8 +13,8 @@ from labelguard_analytics.truth.votes import Floats, Shard, Votes, set_known
 
 TINY = 1e-10
 """The least probability: what never happened must not be impossible."""
-SAFE_VOTES = {np.dtype(np.float64): 25, np.dtype(np.float32): 2}
-"""So many factors of the least probability are still a number; with more, the largest is divided out first."""
+LOWEST = {np.dtype(np.float64): -650.0, np.dtype(np.float32): -80.0}
+"""The exponential of this is still a number; where scores may be lower, the largest is taken off first."""
 MANY_VOTES = 200_000
 """From so many votes on, steps are made with single precision, which takes less than half the time; sums over shards
 and the posterior have double precision always."""
@@ -51,6 +51,7 @@ def fit_dawid_skene(votes: Votes, *, iterations: int, tolerance: float, strength
         for shard in votes.shards
     ]
     quick = [matrix.astype(precision) for matrix in said] if precision is np.float32 else said
+    turned = [matrix.T for matrix in quick]
 
     def start(number: int) -> tuple[Floats, Floats, float]:
         table = votes.shards[number].shares(labels)
@@ -66,8 +67,8 @@ def fit_dawid_skene(votes: Votes, *, iterations: int, tolerance: float, strength
 
         def step(number: int, table: Floats = table, before: Floats = before) -> tuple[Floats, Floats, float]:
             posterior, likelihood = _posterior(quick[number], table, before, votes.shards[number])
-            added = np.asarray(quick[number].T @ posterior, dtype=np.float64)
-            return added, posterior.sum(axis=0, dtype=np.float64), likelihood
+            added = np.asarray(turned[number] @ posterior, dtype=np.float64)
+            return added, posterior.T.dot(np.ones(len(posterior), dtype=posterior.dtype)).astype(np.float64), likelihood
 
         counts, shares, likelihood = votes.total(step)
         if likelihood - previous < tolerance * max(1.0, votes.given.sum()):
@@ -91,12 +92,12 @@ def _posterior(said: sparse.csr_matrix, table: Floats, before: Floats, shard: Sh
     scores: Floats = said @ table.astype(said.dtype, copy=False)
     scores += before.astype(said.dtype, copy=False)
     lifted = 0.0
-    if shard.most > SAFE_VOTES[scores.dtype]:
+    if shard.most * float(table.min()) + float(before.min()) < LOWEST[scores.dtype]:
         highest = scores.max(axis=1, keepdims=True)
         scores -= highest
         lifted = float(highest.sum(dtype=np.float64))
     np.exp(scores, out=scores)
-    total = scores.sum(axis=1)
+    total = scores @ np.ones(scores.shape[1], dtype=scores.dtype)
     likelihood = lifted + float(np.log(total).sum(dtype=np.float64))
     np.divide(1.0, total, out=total)
     scores *= total[:, None]

@@ -120,7 +120,9 @@ def _fit(coded: Coded, known: Floats, iterations: int, tolerance: float) -> _Num
         total = np.bincount(annotator, left, people)
         spread = (total + PRIOR_WEIGHT * pooled) / (given + PRIOR_WEIGHT)
         spread = np.maximum(spread, (1e-6 * scale) ** 2)
-        pooled = max(float(total.sum()) / len(value), (1e-6 * scale) ** 2)
+        # The typical variance, so that one careless annotator does not make everybody else look careless.
+        typical = float(np.average(np.log(spread), weights=np.minimum(given, 20)))
+        pooled = max(float(np.exp(typical)), (1e-6 * scale) ** 2)
         among = max(float((bias**2 + bias_variance).mean()), (1e-6 * scale) ** 2)
         moved = float(np.abs(new - mean).max()) / scale
         mean = new

@@ -22,8 +22,8 @@ Ints = npt.NDArray[np.integer[Any]]
 Repeats = Literal["share", "count"]
 """What several judgments of one annotator on one task are worth: one vote shared, or one vote each."""
 
-SHARD_CELLS = 100_000
-"""Tasks times labels in a shard: a table of 800 kB, which stays in the cache."""
+SHARD_CELLS = 200_000
+"""Tasks times labels in a shard: a table of 1.6 MB, which stays in the cache."""
 
 _Out = TypeVar("_Out")
 
