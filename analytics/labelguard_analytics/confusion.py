@@ -303,14 +303,16 @@ def _pairs(table: pd.DataFrame, by: tuple[str, ...]) -> pd.DataFrame:
         # The logarithm of a ratio of two rates; the design effect of the pair holds for both.
         half_width = (pairs["high"] - pairs["low"]) / 2
         plain = 1.96 * np.sqrt(pairs["rate"] * (1 - pairs["rate"]) / pairs["given"])
-        effect = ((half_width / plain) ** 2).clip(lower=1.0).where(plain > 0, 1.0)
+        effect = ((half_width / plain) ** 2).clip(lower=1.0).where(plain > 0, 1.0).fillna(1.0)
         others = pairs["said"] - pairs["count"]
         error = np.sqrt(
             effect * ((1 - pairs["rate"]) / np.maximum(pairs["count"], 0.5) + (1 - chance) / np.maximum(others, 0.5))
         )
         pairs["lift_low"] = np.where(np.isfinite(lift), lift * np.exp(-1.96 * error), np.nan)
         pairs["lift_high"] = np.where(np.isfinite(lift), lift * np.exp(1.96 * error), np.nan)
-        z = np.where(np.isfinite(lift) & (lift > 0), np.log(np.maximum(lift, 1e-300)) / error, 0.0)
+        unsure = pairs["low"].isna()
+        pairs.loc[unsure, ["lift_low", "lift_high"]] = np.nan
+        z = np.where(np.isfinite(lift) & (lift > 0) & ~unsure, np.log(np.maximum(lift, 1e-300)) / error, 0.0)
     pairs["q"] = fdr(stats.norm.sf(z)).adjusted if len(pairs) else []
     reverse = table[[*keys, "rate", "low", "high"]].rename(
         columns={"truth": "label", "label": "truth", "rate": "reverse", "low": "reverse_low", "high": "reverse_high"}
