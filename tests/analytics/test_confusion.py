@@ -1,5 +1,8 @@
 """Confusion: against scikit-learn and hand counts, coverage of its intervals, and what it says of pairs and items."""
 
+# To the stubs of pandas a cell of a frame may be of any type.
+# mypy: disable-error-code="operator,call-overload,arg-type,index,union-attr"
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,5 +1,8 @@
 """Intervals for the accuracy of annotators, where the truth itself has to be inferred: do they hold?"""
 
+# To the stubs of pandas a cell of a frame may be of any type.
+# mypy: disable-error-code="operator,call-overload,arg-type,index,union-attr"
+
 from __future__ import annotations
 
 from collections.abc import Callable
