@@ -14,6 +14,7 @@ from labelguard.outbox import Outbox, Refused
 from labelguard.policy import BadPolicy, load_policy
 from labelguard.settings import Settings
 from labelguard.store import Store, records
+from labelguard.web.bodies import json_object
 from labelguard.web.overview import ACTION_STATES, FINDING_STATES, list_actions, overview, with_note
 from labelguard.web.sessions import same
 
@@ -231,8 +232,8 @@ def _existing(
 def _note() -> str:
     if not request.content_length:
         return ""
-    body = request.get_json(silent=True)
-    note = body.get("note", "") if isinstance(body, dict) else None
+    body = json_object(request)
+    note = None if body is None else body.get("note", "")
     if not isinstance(note, str):
         raise _RequestError(400, 'The body must be empty or JSON like {"note": "why"}.')
     return note

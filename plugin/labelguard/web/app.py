@@ -73,11 +73,19 @@ class _Json(DefaultJSONProvider):
 
 
 def create_app(
-    store: Store, engine: Engine, outbox: Outbox, studio: Studio | None, settings: Settings, clock: Clock
+    store: Store,
+    engine: Engine,
+    outbox: Outbox,
+    studio: Studio | None,
+    settings: Settings,
+    clock: Clock,
+    *,
+    patience: float = 0.8,
 ) -> Flask:
     """Put the service together.
 
     Without ``studio`` the page answers from what the store has, and nobody can be recognised there.
+    ``patience`` is how many seconds a page that asks for prompts may be kept waiting.
     """
     app = Flask("labelguard", template_folder=str(labelguard_templates.path() / "status"), static_folder=None)
     app.json = _Json(app)
@@ -94,7 +102,7 @@ def create_app(
     app.register_blueprint(webhook_blueprint(store, engine, settings, metrics))
     app.register_blueprint(health_blueprint(store, engine, metrics, clock))
     app.register_blueprint(api_blueprint(store, outbox, settings, clock))
-    app.register_blueprint(page_blueprint(store, engine, studio, settings, clock))
+    app.register_blueprint(page_blueprint(store, engine, studio, settings, clock, patience=patience))
     app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
 
     app.after_request(_protect)

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, jsonify, request
 from itsdangerous import BadSignature, URLSafeSerializer
@@ -23,9 +22,13 @@ from itsdangerous import BadSignature, URLSafeSerializer
 import labelguard_templates
 from labelguard.connectors import ConnectorError, Studio, User
 from labelguard.engine import Clock, Engine
+from labelguard.policy import BadPolicy
 from labelguard.prompts import NoSuchPromptError, NotPossibleError, Prompts
+from labelguard.registry import BrokenRegistry
 from labelguard.settings import Settings
 from labelguard.store import Store
+from labelguard.web.bodies import json_object
+from labelguard.web.origin import from_own_page
 
 SESSION_HEADER = "X-Labelguard-Session"
 
@@ -57,7 +60,7 @@ def page_blueprint(
     settings: Settings,
     clock: Clock,
     *,
-    patience: float = 0.8,
+    patience: float,
 ) -> Blueprint:
     """The blueprint of ``/page.js`` and ``/page/v1``.
 
@@ -103,7 +106,7 @@ def page_blueprint(
 
     @page.post("/page/v1/session")
     def open_session() -> Response:
-        if not _same_origin():
+        if not from_own_page(request):
             raise _RefusedError(403, "Sessions are for Label Studio's own pages only.")
         project = _id(_json(), "project")
         user = people.of(request.headers.get("Cookie", ""))
@@ -186,7 +189,11 @@ def page_blueprint(
             raise _RefusedError(400, "A check needs `result`: the annotation's result as a list of objects.")
         project = _id(body, "project")
         language = prompts.language(project, user)
-        blocks = engine.check(project, _id(body, "task"), user, result, language=language)
+        try:
+            blocks = engine.check(project, _id(body, "task"), user, result, language=language)
+        except (BadPolicy, BrokenRegistry):
+            # A policy that cannot be used (a rule was uninstalled, say) stops nobody's save.
+            blocks = []
         return jsonify(blocks=[{"rule": block["rule"], "text": block["text"]} for block in blocks])
 
     @page.after_request
@@ -242,22 +249,9 @@ class _People:
         return user
 
 
-def _same_origin() -> bool:
-    """Whether the request comes from a page of the origin it was sent to.
-
-    Browsers set ``Sec-Fetch-Site`` on secure origins and ``Origin`` on every POST, and no page can change
-    either; a request that has neither is not from a page. Whoever passes the requests on keeps ``Host``.
-    """
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site == "same-origin"
-    host = request.headers.get("Host", "")
-    return urlsplit(request.headers.get("Origin", "")).netloc == host != ""
-
-
 def _json() -> Mapping[str, Any]:
-    body = request.get_json(silent=True)
-    if not isinstance(body, dict):
+    body = json_object(request)
+    if body is None:
         raise _RefusedError(400, "The body must be a JSON object with the content type application/json.")
     return body
 
