@@ -48,7 +48,10 @@ def _database(asked: argparse.Namespace, folder: str, number: int) -> str:
 
 def _work(asked: argparse.Namespace) -> int:
     # A request that hangs is as bad as one that crashes: the process ends, and says where it hung.
-    with tempfile.TemporaryDirectory(dir=_fast_folder()) as folder, world(_database(asked, folder, asked.worker)) as made:
+    with (
+        tempfile.TemporaryDirectory(dir=_fast_folder()) as folder,
+        world(_database(asked, folder, asked.worker), at_once=True) as made,
+    ):
 
         def progress(done: int) -> None:
             faulthandler.dump_traceback_later(120, exit=True)

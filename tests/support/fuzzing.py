@@ -17,12 +17,12 @@ import re
 import resource
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote_to_bytes, urlencode
 
 import sqlalchemy as sa
@@ -36,9 +36,12 @@ from labelguard.logs import formatter, through_logging
 from labelguard.outbox import Outbox
 from labelguard.settings import Settings
 from labelguard.store import Store, records, schema
+from labelguard.store.core import _Job
 from labelguard.tokens import hash_token
 from labelguard.web.app import create_app
 from mutations import DELIVERIES, Mutator
+
+T = TypeVar("T")
 
 PROJECT = 1
 TOKEN = "the-token-of-the-fuzzed-project"
@@ -307,7 +310,8 @@ class Watch(logging.Handler):
 class World:
     """The whole service, one project with several rules, and what it gave out so far."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, at_once: bool = False) -> None:
+        """With ``at_once`` writes happen in the calling thread: for volume, where waiting costs more than working."""
         self.now = START
         self.settings = Settings(
             database_url=database_url,
@@ -318,6 +322,8 @@ class World:
             keep_rejected=KEEP_REJECTED,
         )
         self.store = Store.open(database_url, durable=False)
+        if at_once:
+            self.store.write = self._write  # type: ignore[method-assign]
         self.studio = _Studio()
         self.engine = Engine(self.store, self._clock, own_user=9, keep_rejected=KEEP_REJECTED)
         self.outbox = Outbox(self.store, self.engine, self.studio, _Notifier(), self._clock, jitter=lambda: 0.5)
@@ -337,6 +343,14 @@ class World:
 
     def _clock(self) -> datetime:
         return self.now
+
+    def _write(self, job: Callable[[sa.Connection], T]) -> T:
+        waiting = _Job(job)
+        self.store._commit([waiting])
+        if waiting.error is not None:
+            raise waiting.error
+        result: T = waiting.result
+        return result
 
     def _connect(self, conn: sa.Connection) -> None:
         about = next(json.loads(text) for text in DELIVERIES if "label_config" in text)
@@ -498,9 +512,9 @@ def _wrong(case: Case, status: int, headers: dict[str, str], content: bytes) -> 
 
 
 @contextlib.contextmanager
-def world(database_url: str) -> Iterator[World]:
+def world(database_url: str, *, at_once: bool = False) -> Iterator[World]:
     """A :class:`World`, closed in the end."""
-    made = World(database_url)
+    made = World(database_url, at_once=at_once)
     try:
         yield made
     finally:
