@@ -164,7 +164,9 @@ def _delivered(random: Random, mutator: Mutator) -> Case:
 
 def _strange_delivery(random: Random, mutator: Mutator) -> Case:
     token = random.choice((TOKEN, "", "wrong", "\xff" * 40, "x" * 5000, API_TOKEN))
-    number = random.choice(("1", "2", "0", "-1", str(2**63), "9" * 4000, "9" * 5000, "1.0", "%00", "1%0d%0aa", "١", "1/"))
+    number = random.choice(
+        ("1", "2", "0", "-1", str(2**63), "9" * 4000, "9" * 5000, "1.0", "%00", "1%0d%0aa", "١", "1/")
+    )
     value = mutator.value() if random.random() < 0.5 else mutator.delivery(random.choice((1, 2)))
     body = mutator.body(value)
     if random.random() < 0.05:
@@ -201,7 +203,9 @@ def _prompted(random: Random, mutator: Mutator) -> Case:
     headers = (*_session(random), *_maybe_strange(random))
     step = random.choice(("session", "prompts", "prompts", "seen", "acknowledge", "dispute", "dispute"))
     if step == "session":
-        cookie = random.choice(("sessionid=user-3", "sessionid=user-7", "", "sessionid=\xff", "a=b; sessionid=user-2", "x" * 9000))
+        cookie = random.choice(
+            ("sessionid=user-3", "sessionid=user-7", "", "sessionid=\xff", "a=b; sessionid=user-2", "x" * 9000)
+        )
         origin = random.choice((("Sec-Fetch-Site", "same-origin"), ("Origin", random.choice(_HEADER_VALUES))))
         body = mutator.body({"project": random.choice((1, 1, "1", mutator.scalar()))})
         return Case("POST", "/page/v1/session", "", (*headers, ("Cookie", cookie), origin), body)
@@ -212,7 +216,9 @@ def _prompted(random: Random, mutator: Mutator) -> Case:
         if random.random() < 0.3:
             query[random.choice(_FILTERS)] = mutator.text()
         return Case("GET", "/page/v1/prompts", _query(query), headers)
-    prompt = random.choice(("@prompt@", "@prompt@", "x", "@session@", quote(mutator.text()[:300], safe="", errors="surrogatepass")))
+    prompt = random.choice(
+        ("@prompt@", "@prompt@", "x", "@session@", quote(mutator.text()[:300], safe="", errors="surrogatepass"))
+    )
     body = mutator.body({"words": random.choice(("wrong", mutator.text(), mutator.value()))})
     return Case("POST", f"/page/v1/prompts/{prompt}/{step}", "", headers, body)
 
@@ -228,22 +234,40 @@ def _asked_api(random: Random, mutator: Mutator) -> Case:
     step = random.randrange(8)
     if step < 3:
         what = random.choice(("findings", "actions", "policies", "status", f"findings/{number}", f"actions/{number}"))
-        query = {random.choice(_FILTERS): random.choice(("1", "open", mutator.text(), "9" * 4400)) for _ in range(random.randrange(3))}
+        query = {
+            random.choice(_FILTERS): random.choice(("1", "open", mutator.text(), "9" * 4400))
+            for _ in range(random.randrange(3))
+        }
         return Case("GET", f"/api/v1/{what}", _query(query), headers)
     if step == 3:
-        text = random.choice((POLICY, f"project: 1\nrules: []\n# {mutator.text()}", mutator.text(), "[" * 300, "a: &a [*a]"))
+        text = random.choice(
+            (POLICY, f"project: 1\nrules: []\n# {mutator.text()}", mutator.text(), "[" * 300, "a: &a [*a]")
+        )
         at = random.randrange(len(text) + 1)
         text = text[:at] + random.choice(("", mutator.text(), "\t", ": ", "- ")) + text[at:]
         # Of a project without deliveries: what is judged here shall be judged by the policy above.
         return Case("PUT", "/api/v1/policies/2", "", headers, text.encode("utf-8", "surrogatepass"))
-    what, verb = random.choice((("findings", "uphold"), ("findings", "dismiss"), ("actions", "approve"), ("actions", "reject"), ("actions", "undo")))
+    what, verb = random.choice(
+        (
+            ("findings", "uphold"),
+            ("findings", "dismiss"),
+            ("actions", "approve"),
+            ("actions", "reject"),
+            ("actions", "undo"),
+        )
+    )
     body = b"" if random.random() < 0.3 else mutator.body({"note": random.choice(("fine", mutator.value()))})
     number = random.choice((number, "@finding@"))
     return Case("POST", f"/api/v1/{what}/{number}/{verb}", "", (*headers, ("Content-Type", "application/json")), body)
 
 
 def _clicked(random: Random, mutator: Mutator) -> Case:
-    signed_in = (("Cookie", "labelguard_session=" + random.choice(("@cookie@", "@cookie@", "@cookie@", "", "a.b", "\xff", "@session@"))),)
+    signed_in = (
+        (
+            "Cookie",
+            "labelguard_session=" + random.choice(("@cookie@", "@cookie@", "@cookie@", "", "a.b", "\xff", "@session@")),
+        ),
+    )
     form = (("Content-Type", "application/x-www-form-urlencoded"),)
     step = random.randrange(5)
     if step == 0:
@@ -252,27 +276,51 @@ def _clicked(random: Random, mutator: Mutator) -> Case:
     if step == 1:
         values = {"token": random.choice((API_TOKEN, "x", mutator.text())), "name": mutator.text(), mutator.text(): "x"}
         body = _query(values).encode()
-        return Case("POST", "/sign-in", "", (*form, *_maybe_strange(random)), body if random.random() < 0.9 else mutator.body(1))
+        return Case(
+            "POST", "/sign-in", "", (*form, *_maybe_strange(random)), body if random.random() < 0.9 else mutator.body(1)
+        )
     number = random.choice(("1", "@finding@", "9" * 30))
     path = random.choice((
         f"/findings/{number}/uphold", f"/findings/{number}/dismiss", f"/actions/{number}/approve", f"/actions/{number}/reject",
         f"/actions/{number}/undo", "/switch/stop", "/switch/start", "/switch/start", "/sign-out" if random.random() < 0.05 else "/switch/start",
     ))  # fmt: skip
     body = _query({"csrf": "@csrf@", "note": mutator.text()}).replace("%40", "@").encode()
-    return Case("POST", path, _query({"project": mutator.text()[:50]}), (*signed_in, *form, *_maybe_strange(random)), body)
+    return Case(
+        "POST", path, _query({"project": mutator.text()[:50]}), (*signed_in, *form, *_maybe_strange(random)), body
+    )
 
 
 def _anything(random: Random, mutator: Mutator) -> Case:
-    method = random.choice(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "get", "\x7f", "PROPFIND"))
+    method = random.choice(
+        ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "get", "\x7f", "PROPFIND")
+    )
     path = random.choice(_PATHS)
     if random.random() < 0.5:
         at = random.randrange(len(path) + 1)
-        path = path[:at] + random.choice(("%00", "%ff", "//", "/../", "%2e%2e/", "\\", "%0d%0a", ";a", "?", "é", "%", "9" * 5000)) + path[at:]
+        path = (
+            path[:at]
+            + random.choice(("%00", "%ff", "//", "/../", "%2e%2e/", "\\", "%0d%0a", ";a", "?", "é", "%", "9" * 5000))
+            + path[at:]
+        )
     if random.random() < 0.1:
-        path = random.choice(("//evil.example/", "http://evil.example/", "*", "", "/static/../../etc/passwd", "/status.css/../base.html", "/" * 3000))
+        path = random.choice(
+            (
+                "//evil.example/",
+                "http://evil.example/",
+                "*",
+                "",
+                "/static/../../etc/passwd",
+                "/status.css/../base.html",
+                "/" * 3000,
+            )
+        )
     body = mutator.body(mutator.value()) if random.random() < 0.5 else b""
     if random.random() < 0.1:
-        body = b"--x\r\nContent-Disposition: form-data; name=\"" + mutator.text().encode("utf-8", "surrogatepass") + b"\"\r\n\r\na\r\n--x--"
+        body = (
+            b'--x\r\nContent-Disposition: form-data; name="'
+            + mutator.text().encode("utf-8", "surrogatepass")
+            + b'"\r\n\r\na\r\n--x--'
+        )
     query = quote(mutator.text()[:2000], errors="surrogatepass") if random.random() < 0.5 else ""
     return Case(method, path, query, _strange_headers(random), body)
 
@@ -283,7 +331,11 @@ class _Studio(FakeStudio):
     def whoami(self, cookie: str) -> User | None:
         """``user-3`` is user 3."""
         name, _, number = cookie.rpartition("sessionid=user-")
-        return User(int(number), f"u{number}@example.com", f"User {number}") if number.isdecimal() and len(number) < 4 else None
+        return (
+            User(int(number), f"u{number}@example.com", f"User {number}")
+            if number.isdecimal() and len(number) < 4
+            else None
+        )
 
 
 class Watch(logging.Handler):
@@ -355,7 +407,9 @@ class World:
     def _connect(self, conn: sa.Connection) -> None:
         about = next(json.loads(text) for text in DELIVERIES if "label_config" in text)
         for number, token in ((PROJECT, TOKEN), (2, "another-token")):
-            project = Event.from_delivery({}, {"action": "PROJECT_UPDATED", "project": {**about["project"], "id": number}}).project
+            project = Event.from_delivery(
+                {}, {"action": "PROJECT_UPDATED", "project": {**about["project"], "id": number}}
+            ).project
             assert project is not None
             records.save_project(conn, project, self.now)
             records.set_connection(
@@ -376,22 +430,34 @@ class World:
                 conn.execute(sa.delete(schema.metadata.tables[name]))
             conn.execute(sa.delete(schema.policies).where(schema.policies.c.project != PROJECT))
             records.set_actions_enabled(conn, True, by="", now=self.now)
-            answer = json.loads(next(text for text in DELIVERIES if '"ANNOTATION_CREATED"' in text))["annotation"]["result"]
+            answer = json.loads(next(text for text in DELIVERIES if '"ANNOTATION_CREATED"' in text))["annotation"][
+                "result"
+            ]
             for task in range(1, 6):
                 records.add_gold(conn, PROJECT, task, answer, "file", self.now)
 
         self.store.write(job)
         self.studio.effects.clear()
-        # A sign-in of another address than the cases': theirs may be throttled.
+        # From another address than the cases': theirs may be throttled.
         signed = self._plain("POST", "/sign-in", {"token": API_TOKEN, "name": "Ada"})
         cookie = signed[1].get("Set-Cookie", "").partition("=")[2].partition(";")[0]
         page = self._plain("GET", "/", None, ("Cookie", f"labelguard_session={cookie}"))[2].decode()
         csrf = page.partition('name="csrf" value="')[2].partition('"')[0]
-        headers = (("Cookie", "sessionid=user-3"), ("Sec-Fetch-Site", "same-origin"), ("Content-Type", "application/json"))
+        headers = (
+            ("Cookie", "sessionid=user-3"),
+            ("Sec-Fetch-Site", "same-origin"),
+            ("Content-Type", "application/json"),
+        )
         opened = self.send(Case("POST", "/page/v1/session", "", headers, b'{"project": 1}'), address="192.0.2.7")
         if not (cookie and csrf and opened[0] == 200):
             raise AssertionError(f"could not sign in: {signed[0]}, {opened[0]}, {opened[2]!r}")
-        self.given = {"cookie": cookie, "csrf": csrf, "session": json.loads(opened[2])["token"], "prompt": "none", "finding": "1"}
+        self.given = {
+            "cookie": cookie,
+            "csrf": csrf,
+            "session": json.loads(opened[2])["token"],
+            "prompt": "none",
+            "finding": "1",
+        }
 
     def _plain(self, method: str, path: str, form: dict[str, str] | None, *headers: tuple[str, str]) -> Any:
         body = _query(form).encode() if form else b""
@@ -456,7 +522,8 @@ class World:
         self.count += 1
         self.now += timedelta(seconds=0.1)
         try:
-            status, headers, content = self.send(case)
+            # Many addresses: the limit on wrong tokens is for each.
+            status, headers, content = self.send(case, address=f"198.51.100.{self.count % 50}")
             if status == 200 and case.path.startswith("/webhook/"):
                 # As the worker does, so that a case has its consequences at once.
                 self.engine.process_pending()
@@ -471,9 +538,16 @@ class World:
         return status, _wrong(case, status, headers, content)
 
     def _learn(self, case: Case, status: int, content: bytes) -> None:
-        if content and status == 200 and case.path == "/page/v1/prompts" and (prompts := json.loads(content)["prompts"]):
+        if (
+            content
+            and status == 200
+            and case.path == "/page/v1/prompts"
+            and (prompts := json.loads(content)["prompts"])
+        ):
             self.given["prompt"] = prompts[-1]["id"]
-        elif content and status == 200 and case.path == "/api/v1/findings" and (found := json.loads(content)["findings"]):
+        elif (
+            content and status == 200 and case.path == "/api/v1/findings" and (found := json.loads(content)["findings"])
+        ):
             self.given["finding"] = str(found[-1]["id"])
 
     def rejected(self) -> int:

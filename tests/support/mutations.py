@@ -26,7 +26,7 @@ TEXTS = (
     "\u202etxt.exe",
     "\u2028\u2029\x85",
     "\r\nSet-Cookie: a=b",
-    "\n{\"level\": \"info\", \"event\": \"forged\"}",
+    '\n{"level": "info", "event": "forged"}',
     "\x1b[2J\x1b]0;title\x07",
     "<script>alert(1)</script>",
     "'\"><img src=x onerror=alert(1)>",
@@ -102,7 +102,10 @@ KINDS = (
 CONFIGS = (
     "<View/>",
     "<View",
-    "<View><Choices name='topics' toName='text'>" + "<Choice value='a'>" * 150 + "</Choice>" * 150 + "</Choices></View>",
+    "<View><Choices name='topics' toName='text'>"
+    + "<Choice value='a'>" * 150
+    + "</Choice>" * 150
+    + "</Choices></View>",
     '<View><Choices name="" toName=""/><Labels name="\u202e" toName="text"><Label value="x"/></Labels></View>',
     "<!DOCTYPE a [<!ENTITY b 'ccc'>]><View>&b;</View>",
     '<?xml version="1.0" encoding="utf-16"?><View/>',

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
-from itsdangerous import BadSignature, URLSafeSerializer
+from itsdangerous import BadData
 
 import labelguard_templates
 from labelguard.connectors import ConnectorError, Studio, User
@@ -29,6 +29,7 @@ from labelguard.settings import Settings
 from labelguard.store import Store
 from labelguard.web.bodies import json_object
 from labelguard.web.origin import from_own_page
+from labelguard.web.sessions import signer
 
 SESSION_HEADER = "X-Labelguard-Session"
 
@@ -38,9 +39,11 @@ _WHOAMI_LIFE = timedelta(seconds=5)
 # The longest id Label Studio can have; larger numbers would not fit the store.
 _LARGEST_ID = 2**63 - 1
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
@@ -71,8 +74,8 @@ def page_blueprint(
     prompts = Prompts(store, engine, studio, clock)
     # Made at random for each start when not configured: pages then fetch a new session after a restart.
     secret = settings.secret_key.get_secret_value() or secrets.token_urlsafe(32)
-    sessions = URLSafeSerializer(secret, salt="labelguard.page.session")
-    ids = URLSafeSerializer(secret, salt="labelguard.page.prompt")
+    sessions = signer(secret, "labelguard.page.session")
+    ids = signer(secret, "labelguard.page.prompt")
     people = _People(studio, clock)
     # Waiting requests must not take every thread of the server from Label Studio's deliveries.
     may_wait = threading.Semaphore(2)
@@ -81,7 +84,7 @@ def page_blueprint(
     def annotator() -> int:
         try:
             session = sessions.loads(request.headers.get(SESSION_HEADER, ""))
-        except BadSignature:
+        except BadData:
             raise _RefusedError(401, "The session is missing or not valid; ask for a new one.") from None
         if session["until"] <= clock().timestamp():
             raise _RefusedError(401, "The session has ended; ask for a new one.")
@@ -90,7 +93,7 @@ def page_blueprint(
     def finding_of(prompt: str, user: int) -> int:
         try:
             finding, owner = ids.loads(prompt)
-        except (BadSignature, ValueError, TypeError):
+        except (BadData, ValueError, TypeError):
             raise _RefusedError(404, "There is no such note for you.") from None
         if owner != user:
             raise _RefusedError(404, "There is no such note for you.")
