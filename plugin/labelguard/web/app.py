@@ -20,6 +20,7 @@ from labelguard.outbox import Outbox
 from labelguard.settings import Settings
 from labelguard.store import Store
 from labelguard.store.core import StoreError
+from labelguard.web import page
 from labelguard.web.api import api_blueprint
 from labelguard.web.forwarded import TrustedProxies
 from labelguard.web.health import health_blueprint
@@ -120,10 +121,10 @@ def create_app(
 
 
 def _protect(response: Response) -> Response:
-    for name, value in _HEADERS.items():
+    for name, value in (page.HEADERS if _in_studio() else _HEADERS).items():
         response.headers.setdefault(name, value)
     # Not for what is served on Label Studio's own address: whether that is reached with TLS is not ours to say.
-    if request.is_secure and request.blueprint != "page":
+    if request.is_secure and not _in_studio():
         response.headers.setdefault("Strict-Transport-Security", _FOR_A_YEAR)
     return response
 
@@ -156,6 +157,11 @@ def _bug(error: Exception) -> Response:
 def _answer(status: int, sentence: str) -> Response:
     """An error in the language of who asks: a page for browsers, JSON for programs."""
     wants_page = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
-    if wants_page and request.blueprint in {"status", None}:
+    if wants_page and request.blueprint in {"status", None} and not _in_studio():
         return Response(render_template("error.html", status=status, sentence=sentence), status)
     return json_error(status, sentence)
+
+
+def _in_studio() -> bool:
+    """Whether a request is for what is served on Label Studio's own address, where no page of ours may be."""
+    return request.path.startswith("/page")

@@ -38,7 +38,7 @@ _SESSION_LIFE = timedelta(hours=1)
 _WHOAMI_LIFE = timedelta(seconds=5)
 # The longest id Label Studio can have; larger numbers would not fit the store.
 _LARGEST_ID = 2**63 - 1
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
@@ -46,6 +46,7 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+"""For everything on Label Studio's own address."""
 
 
 class _RefusedError(Exception):
@@ -201,7 +202,7 @@ def page_blueprint(
 
     @page.after_request
     def protect(response: Response) -> Response:
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
 
