@@ -60,6 +60,7 @@ def test_every_answer_forbids_scripts_frames_and_everything_from_elsewhere(web: 
                 assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin", where
                 assert "Server" not in answer.headers, where
                 assert "Access-Control-Allow-Origin" not in answer.headers, where
+                answer.close()
                 asked += 1
     assert asked > 100
 
