@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from fuzzing import Case, fuzz, world  # noqa: E402 - where the module is was just said
+from fuzzing import Case, fuzz, world
 
 MEMORY_GROWTH = 64 * 1024 * 1024
 ONE_REQUEST = 64 * 1024 * 1024
@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=1_000_000, help="how many requests in all")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="the same seed makes the same requests")
+    parser.add_argument("--minutes", type=float, default=0, help="end after so long, with fewer requests; 0 for never")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--database", default="", help="the store's address, {n} for the process; SQLite when empty")
     parser.add_argument("--out", type=Path, default=Path("build/fuzz"), help="where offending requests are written")
@@ -59,7 +60,8 @@ def _work(asked: argparse.Namespace) -> int:
                 sys.stderr.write(f"process {asked.worker}: {done:,} requests\n")
 
         progress(0)
-        totals = fuzz(made, asked.seed, range(asked.worker, asked.cases, asked.processes), progress=progress)
+        numbers = range(asked.worker, asked.cases, asked.processes)
+        totals = fuzz(made, asked.seed, numbers, seconds=asked.minutes * 60, progress=progress)
         faulthandler.cancel_dump_traceback_later()
     sys.stdout.write(json.dumps({**vars(totals), "growth": totals.growth}))
     return 0
@@ -96,6 +98,7 @@ def _lead(asked: argparse.Namespace) -> int:
 def _passed_on(asked: argparse.Namespace) -> list[str]:
     return [
         *("--cases", str(asked.cases), "--seed", str(asked.seed), "--processes", str(asked.processes)),
+        *("--minutes", str(asked.minutes)),
         *(("--database", asked.database) if asked.database else ()),
     ]
 
