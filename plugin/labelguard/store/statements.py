@@ -117,10 +117,11 @@ class _Prepared:
         }
         self.places = [(name, convert[name]) for name in names]
         self.fixed = {name: bound.effective_value for name, bound in compiled.binds.items() if bound.value is not None}
-        columns = getattr(statement, "selected_columns", None) or getattr(
-            statement, "returning_column_descriptions", ()
-        )
-        types = [column["type"] if isinstance(column, dict) else column.type for column in columns]
+        types: list[Any] = []
+        if isinstance(statement, sa.Select):
+            types = [column.type for column in statement.selected_columns]
+        elif isinstance(statement, sa.sql.dml.UpdateBase):
+            types = [column["type"] for column in statement.returning_column_descriptions]
         self.results = [each.dialect_impl(dialect).result_processor(dialect, None) for each in types]
         self.converts = any(each is not None for each in self.results)
         self._many: dict[int, str] = {}
