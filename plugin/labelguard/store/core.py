@@ -98,6 +98,7 @@ class Store:
         except (SQLAlchemyError, OSError) as error:
             store._backend.close()
             raise StoreError(f"The store {store.where} cannot be opened: {_reason(error)}") from None
+        store._backend.opened()
         store._thread.start()
         return store
 
