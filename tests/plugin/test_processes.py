@@ -60,7 +60,7 @@ def test_webs_and_workers_share_the_work_and_lose_nothing_when_some_are_killed(t
     with guarded(tmp_path) as world:
         connected(world)
         # All at once: only one of them can bring the schema up to date, the others wait for it.
-        print(tmp_path); webs = [start("web", tmp_path, wait=False, **shared) for _ in range(2)]
+        webs = [start("web", tmp_path, wait=False, **shared) for _ in range(2)]
         worker = start("worker", tmp_path, wait=False, **shared)
         running = [*webs, worker]
         try:
