@@ -163,13 +163,15 @@ def database_url(folder: Path, name: str = "labelguard") -> str:
 @contextmanager
 def chosen(kind: str) -> Iterator[None]:
     """Keep stores on one kind of database; those that were made are gone in the end."""
-    before, _Chosen.kind = _Chosen.kind, kind
+    before = (_Chosen.kind, _Chosen.made)
+    _Chosen.kind, _Chosen.made = kind, {}
+    mine = _Chosen.made
     try:
         yield
     finally:
-        _Chosen.kind = before
-        while _Chosen.made:
-            postgres().drop(_Chosen.made.popitem()[1])
+        _Chosen.kind, _Chosen.made = before
+        for name in mine.values():
+            postgres().drop(name)
 
 
 def tamper(folder: Path, statement: str) -> None:
