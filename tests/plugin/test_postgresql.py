@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from databases import Postgres, database_url, postgres
+from databases import Postgres, database_url, end_sessions, postgres
 from labelguard.store import Store, postgresql, records, schema
 from labelguard.store.core import StoreError
 from labelguard.studio.launch import free_port
@@ -50,13 +50,6 @@ def noted(store: Store) -> list[int]:
     """What was written."""
     with store.read() as conn:
         return [row["id"] for row in records.list_annotators(conn)]
-
-
-def sessions_end(store: Store) -> None:
-    """End every session of the store's database, as a server that fails over does."""
-    database = store.where.rpartition("/")[2]
-    with postgres().admin() as conn:
-        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
 
 
 # The server
@@ -258,7 +251,7 @@ def test_a_role_ends_with_its_connection_and_the_holder_can_notice(store: Store)
     """A new connection is made by itself when it is taken next."""
     with store.exclusive("engine") as role:
         assert role.held()
-        sessions_end(store)
+        end_sessions(store)
         assert not role.held()
         assert taken(store)
     assert taken(store)

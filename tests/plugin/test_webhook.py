@@ -34,9 +34,12 @@ def web(tmp_path: Path) -> Iterator[Service]:
 @pytest.fixture(scope="module", params=[SQLITE, POSTGRESQL])
 def shared(request: pytest.FixtureRequest) -> Iterator[Service]:
     """A service that many generated requests are sent to."""
-    with tempfile.TemporaryDirectory() as folder, chosen(request.param):
-        with service(Path(folder), inline_deadline=0.01) as running:
-            yield running
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        chosen(request.param),
+        service(Path(folder), inline_deadline=0.01) as running,
+    ):
+        yield running
 
 
 @contextmanager

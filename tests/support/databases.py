@@ -185,3 +185,12 @@ def tamper(folder: Path, statement: str) -> None:
             conn.exec_driver_sql(statement)
     finally:
         engine.dispose()
+
+
+def end_sessions(store: Store) -> None:
+    """End every session of a store in PostgreSQL, as a server that fails over does."""
+    with postgres().admin() as conn:
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [store.where.rpartition("/")[2]],
+        )
