@@ -67,6 +67,9 @@ metadata = sa.MetaData(
 # SQLite gives rowids to INTEGER primary keys only; BigInteger elsewhere.
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# What others decide the size of.
+Number = Key
+
 projects = sa.Table(
     "projects",
     metadata,
@@ -74,12 +77,12 @@ projects = sa.Table(
     sa.Column("title", sa.Text, nullable=False, default=""),
     sa.Column("label_config", sa.Text, nullable=False, default=""),
     sa.Column("guideline", sa.Text, nullable=False, default=""),
-    sa.Column("maximum_annotations", sa.Integer, nullable=False, default=1),
+    sa.Column("maximum_annotations", Number, nullable=False, default=1),
     sa.Column("skip_queue", sa.Text, nullable=False, default="REQUEUE_FOR_OTHERS"),
     sa.Column("updated_at", UtcDateTime),
     # The connection. Times before connected_at are the past: findings, never actions.
     sa.Column("connected_at", UtcDateTime),
-    sa.Column("webhook_id", sa.Integer),
+    sa.Column("webhook_id", Number),
     sa.Column("webhook_url", sa.Text),
     sa.Column("token_hash", sa.Text),
     sa.Column("language", sa.Text),
@@ -134,7 +137,7 @@ tasks = sa.Table(
     sa.Column("project", Key, nullable=False, index=True),
     sa.Column("data", sa.JSON, nullable=False),
     sa.Column("meta", sa.JSON, nullable=False),
-    sa.Column("overlap", sa.Integer, nullable=False, default=1),
+    sa.Column("overlap", Number, nullable=False, default=1),
     sa.Column("is_labeled", sa.Boolean, nullable=False, default=False),
     sa.Column("created_at", UtcDateTime),
     sa.Column("updated_at", UtcDateTime),
