@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from databases import database_url
 from deliveries import LABEL_CONFIG, LABELGUARD, PROJECT, at
-from labelguard.engine import Engine, Origin, Receipt
+from labelguard.engine import Engine, Receipt
 from labelguard.events import Event, Project
+from labelguard.inbox import Origin
 from labelguard.store import Store, records, schema
 from webservice import Clock
 
