@@ -23,7 +23,7 @@ def test_killed_at_random_moments_on_sqlite(tmp_path: Path, enterprise: bool) ->
         made.fleet.add("serve", "serve", port=port, LABELGUARD_PORT=str(port))
         made.fleet.ready("serve")
         made.studio.plan.armed = True
-        reaper = Reaper(made.fleet, 7, ["serve"], least=0.3, most=1.5)
+        reaper = Reaper(made.fleet, 7, ["serve"], lambda: made.load.answers, every=(5, 60))
         reaper.start()
         made.load.work(1000)
         reaper.stop()

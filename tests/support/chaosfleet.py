@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +71,9 @@ class Fleet:
     def running(self) -> Iterator[Fleet]:
         """Have a forge; everything is gone in the end."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("LABELGUARD_")}
-        paths = [str(_SUPPORT.parents[1] / root) for root in ("analytics", "plugin", "rules", "connectors", "templates")]
+        paths = [
+            str(_SUPPORT.parents[1] / root) for root in ("analytics", "plugin", "rules", "connectors", "templates")
+        ]
         with (self.folder / "forge.log").open("a") as log:
             self._forge = subprocess.Popen(
                 [sys.executable, str(_SUPPORT / "chaosforge.py")],
@@ -206,20 +208,34 @@ def _gone(pid: int, seconds: float) -> bool:
 
 
 class Reaper(threading.Thread):
-    """Kills at random moments: pauses between ``least`` and ``most`` seconds, all drawn from a seed."""
+    """Kills at random moments, drawn from a seed: some work and some milliseconds after the kill before.
 
-    def __init__(self, fleet: Fleet, seed: int, names: Sequence[str], *, least: float, most: float) -> None:
+    By work, so that a slow machine gets on as well; and by milliseconds, so that no moment is spared. Now and
+    then it does not wait at all, and so kills what has just been started.
+    """
+
+    def __init__(
+        self, fleet: Fleet, seed: int, names: Sequence[str], work: Callable[[], int], *, every: tuple[int, int]
+    ) -> None:
+        """``work`` counts what was done so far; ``every`` is the least and the most of it between two kills."""
         super().__init__(name="reaper", daemon=True)
         self._fleet = fleet
         self._random = random.Random(seed)
         self._names = tuple(names)
-        self._between = (least, most)
+        self._work = work
+        self._every = every
         self._over = threading.Event()
 
     def run(self) -> None:
         """Kill until told to stop."""
-        while not self._over.wait(self._random.uniform(*self._between)):
-            self._fleet.kill(self._random.choice(self._names), "random")
+        while not self._over.is_set():
+            hasty = self._random.random() < 0.1
+            goal = self._work() + (0 if hasty else self._random.randint(*self._every))
+            patience = time.monotonic() + 5
+            while self._work() < goal and time.monotonic() < patience and not self._over.wait(0.002):
+                pass
+            if not self._over.wait(self._random.uniform(0, 0.3 if hasty else 0.05)):
+                self._fleet.kill(self._random.choice(self._names), "random")
 
     def stop(self) -> None:
         """Kill no more."""
@@ -229,4 +245,7 @@ class Reaper(threading.Thread):
 
 def settings(environ: Mapping[str, Any]) -> dict[str, str]:
     """Settings as environment variables."""
-    return {f"LABELGUARD_{name.upper()}": value if isinstance(value, str) else json.dumps(value) for name, value in environ.items()}
+    return {
+        f"LABELGUARD_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in environ.items()
+    }

@@ -93,7 +93,8 @@ class Load:
         self._lock = threading.Lock()
         self._number = 1000
         self._echoes: queue.SimpleQueue[Raw] = queue.SimpleQueue()
-        self._over = threading.Event()
+        self.answers = 0
+        """How many requests were answered 2xx so far."""
         self.studio.saved = self._echoes.put
 
     def number(self) -> int:
@@ -150,6 +151,8 @@ class Load:
             status, said = self._post(delivery, chosen)
             if 200 <= status < 300:
                 delivery.receipts.append(said)
+                with self._lock:
+                    self.answers += 1
                 return True
             if status:
                 delivery.refused.append(status)
@@ -215,10 +218,10 @@ class Load:
                 if delivery.receipts and rng.random() < 0.03:
                     # Answered, and sent again all the same.
                     self.send(delivery, again=False)
-                self._send_echoes(rng)
+                self.send_echoes(rng)
         self.hang_up()
 
-    def _send_echoes(self, rng: random.Random) -> None:
+    def send_echoes(self, rng: random.Random) -> None:
         """What labelguard changed comes back as an event like any other."""
         while True:
             try:

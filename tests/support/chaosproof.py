@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ Row = dict[str, Any]
 
 CHANGED = "The annotation is not what was judged any more; it was judged again as it is now."
 GONE = "The annotation is gone from Label Studio."
+NO_PAUSES = "Label Studio Community cannot pause an annotator; speak with them instead."
 ENDED = ("done", "failed", "undone", "rejected")
 
 
@@ -125,7 +127,7 @@ class Proof:
         for effect in self.load.studio.effects:
             self.effects[effect.kind].append(effect)
 
-    def must(self, holds: bool, problem: str) -> None:  # noqa: FBT001 - a condition
+    def must(self, holds: bool, problem: str) -> None:
         """Remember what does not hold."""
         if not holds:
             self.problems.append(problem)
@@ -145,9 +147,7 @@ class Proof:
             sent.add(key)
             rows = known[key]
             ids = {row["id"] for row in rows}
-            self.must(
-                not [s for s in delivery.refused if s != 503], f"{delivery.what} was refused: {delivery.refused}"
-            )
+            self.must(not [s for s in delivery.refused if s != 503], f"{delivery.what} was refused: {delivery.refused}")
             if delivery.receipts:
                 told = {receipt["delivery"] for receipt in delivery.receipts}
                 self.must(told <= ids, f"{delivery.what} was answered with {told} and is kept as {ids}")
@@ -199,7 +199,9 @@ class Proof:
 
     def actions(self) -> None:
         """Every action came to its end, and its effect happened exactly once; nothing else happened."""
-        allowed = (None, CHANGED, GONE)
+        allowed = [None, CHANGED, GONE]
+        if not self.load.studio.enterprise:
+            allowed.append(NO_PAUSES)
         for action in self.kept.actions:
             waiting = action["kind"] in ("prompt", "rework") and (action["target"] or {}).get("delivered")
             ended = action["state"] in ENDED or action["state"] == "proposed" or waiting
@@ -285,7 +287,7 @@ class Proof:
                 finding = next(f for f in self.kept.findings if f["id"] == action["finding"])
                 got = arrived.pop((name, _key(self._words(finding))), [])
                 self.must(bool(got), f"{name} never heard of {_about(action)}")
-                for first, again in zip(got, got[1:], strict=False):
+                for first, again in pairwise(got):
                     lost = first.fault in AFTER_APPLYING or any(
                         0 <= kill.at - first.at <= 1.0 and kill.at <= again.at for kill in self.fleet.kills
                     )
@@ -336,16 +338,14 @@ def proved(load: Load, fleet: Fleet, kept: Kept, other: Kept) -> list[str]:
     return [*fleet.surprises, *proof.problems]
 
 
-def settled(store: Store, now: datetime) -> bool:
+def settled(store: Store) -> bool:
     """Whether nothing waits any more: no delivery to be processed, no action to be delivered."""
     pending = sa.select(sa.func.count()).select_from(schema.inbox).where(schema.inbox.c.state == "pending")
     with store.read() as conn:
         if conn.scalar(pending):
             return False
         waiting = records.list_actions(conn, states=("approved", "delivering"))
-    return not any(
-        a["kind"] not in ("prompt", "rework") or not (a["target"] or {}).get("delivered") for a in waiting
-    )
+    return not any(a["kind"] not in ("prompt", "rework") or not (a["target"] or {}).get("delivered") for a in waiting)
 
 
 def figures(load: Load, fleet: Fleet, kept: Kept) -> dict[str, Any]:

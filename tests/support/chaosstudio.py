@@ -212,9 +212,7 @@ class ChaosStudio:
 
     def _touched(self, task: int, now: datetime) -> None:
         raw = self.tasks[task]
-        people = {
-            a["completed_by"] for a in self.annotations.values() if a["task"] == task and not a["was_cancelled"]
-        }
+        people = {a["completed_by"] for a in self.annotations.values() if a["task"] == task and not a["was_cancelled"]}
         self.tasks[task] = {**raw, "is_labeled": len(people) >= raw["overlap"], "updated_at": stamp(now)}
 
     # What labelguard asks for
@@ -259,7 +257,7 @@ _MISSING: Answer = (404, {"status_code": 404, "detail": "Not found.", "version":
 
 def _version(studio: ChaosStudio, _ids: list[int], _query: Any, _body: Any, _fault: str | None) -> Answer:
     edition = "Enterprise" if studio.enterprise else "Community"
-    parts = dict.fromkeys(("backend", "dm2", "lsf", "label-studio-converter", "label-studio-frontend"), {})
+    parts = {key: {} for key in ("backend", "dm2", "lsf", "label-studio-converter", "label-studio-frontend")}
     return 200, {"release": "1.23.2", "edition": edition, **parts, "label-studio-os-package": {"version": "1.23.2"}}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +81,24 @@ class World:
         return sum(self.api("POST", f"/actions/{a['id']}/approve") is not None for a in found["actions"])
 
     def settle(self, seconds: float) -> None:
-        """With nothing going wrong any more, wait until nothing is left to do."""
+        """With nothing going wrong any more, wait until nothing is left to do; then look for what was missed."""
         self.studio.plan.armed = False
         deadline = time.monotonic() + seconds
+        rng = random.Random(0)
         with opened(self.settings) as service:
-            while True:
-                still = self.approve()
-                if not still and settled(service.store, datetime.now(UTC)):
-                    return
-                if time.monotonic() > deadline:
-                    with service.store.read() as conn:
-                        left = records.list_actions(conn, states=("proposed", "approved", "delivering"))
-                    raise AssertionError(f"after {seconds:g} seconds there is still to do: {left[:5]}")
-                time.sleep(0.1)
+            for looks in range(3):
+                while self.approve() or not settled(service.store):
+                    self.load.send_echoes(rng)
+                    if time.monotonic() > deadline:
+                        with service.store.read() as conn:
+                            left = records.list_actions(conn, states=("proposed", "approved", "delivering"))
+                        raise AssertionError(f"after {seconds:g} seconds there is still to do: {left[-5:]}")
+                    time.sleep(0.1)
+                if looks < 2:
+                    # What the schedule does every few minutes.
+                    for project in POLICIES:
+                        service.jobs().reconcile(project)
+        self.load.hang_up()
 
     def proved(self) -> tuple[list[str], dict[str, Any]]:
         """What does not hold, and the figures. Everything must have been stopped."""
