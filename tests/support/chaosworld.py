@@ -80,6 +80,22 @@ class World:
         found = self.api("GET", "/actions?state=proposed&limit=100") or {"actions": []}
         return sum(self.api("POST", f"/actions/{a['id']}/approve") is not None for a in found["actions"])
 
+    def work_off(self, seconds: float) -> None:
+        """Let labelguard work off what waits while all goes on going wrong, for so long at most."""
+        deadline = time.monotonic() + seconds
+        rng = random.Random(1)
+        store = Store.open(self.settings.database_url)
+        try:
+            while time.monotonic() < deadline and (self.approve() or not settled(store)):
+                self.load.send_echoes(rng)
+                time.sleep(0.2)
+        finally:
+            store.close()
+
+    def done(self) -> int:
+        """How much was done so far: deliveries answered and effects."""
+        return self.load.answers + len(self.studio.effects)
+
     def settle(self, seconds: float) -> None:
         """With nothing going wrong any more, wait until nothing is left to do; then look for what was missed."""
         self.studio.plan.armed = False
