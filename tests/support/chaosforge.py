@@ -30,6 +30,7 @@ def _prepare() -> None:
     """Import what a service imports sooner or later, and shorten its patience."""
     import apprise  # noqa: F401
     import label_studio_sdk.client
+    import psycopg  # noqa: F401
 
     import labelguard.cli
     import labelguard.demo

@@ -11,6 +11,7 @@ import http.client
 import json
 import queue
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -195,7 +196,25 @@ class Load:
         headers: dict[str, str] = next(w for w in self.studio.webhooks.values() if w["project"] == project)["headers"]
         return headers
 
+    def ask(self, delivery: Delivery, port: int) -> socket.socket:
+        """Send a delivery and do not wait for its answer: the connection on which it would come."""
+        head = {
+            "Host": "127.0.0.1",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(delivery.body)),
+            **self._token(delivery.project),
+        }
+        lines = [f"POST /webhook/{delivery.project} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
+        delivery.attempts += 1
+        connection = socket.create_connection(("127.0.0.1", port), 15)
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + delivery.body)
+        return connection
+
     # Work
+
+    def pieces(self, count: int) -> Iterator[Delivery]:
+        """So many pieces of work, one after the other, each made when it is asked for and not sent yet."""
+        return _Group(self, random.Random(f"{self.seed}:pieces"), 0).saves(count)
 
     def work(self, count: int, streams: int = 4) -> None:
         """Let annotators save until ``count`` deliveries were sent, several at a time."""

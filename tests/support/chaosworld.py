@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import select
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,16 +14,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
+import sqlalchemy as sa
 
 from chaosfleet import Fleet, settings
-from chaosload import DESK, GOLD, MAIL, VAULTED, Load, result
+from chaosload import DESK, GOLD, MAIL, VAULTED, Delivery, Load, result
 from chaosproof import Kept, figures, proved, settled, uninterrupted
 from chaosstudio import TOKEN, ChaosStudio, Plan
+from databases import SQLITE
 from labelguard.connect import connect
 from labelguard.service import opened
 from labelguard.settings import Settings
 from labelguard.store import Store, records
+from labelguard.store.schema import inbox
 from labelguard.studio.launch import free_port
 
 API_TOKEN = "the-api-token-of-the-crash-tests"
@@ -90,6 +97,39 @@ class World:
                 self.load.send_echoes(rng)
                 time.sleep(0.2)
         finally:
+            store.close()
+
+    def strike(self, delivery: Delivery, name: str) -> bool:
+        """Send a delivery and kill its receiver when the delivery is kept and the answer has not been sent.
+
+        The receiver runs for a moment, is stopped and looked at, over and over. False where it had answered
+        before that could be seen, and was not killed.
+        """
+        member = self.fleet.members[name]
+        pid, port = member.pid, member.port
+        if pid is None or port is None:
+            raise RuntimeError(f"{name} is not there")
+        store = Store.open(self.settings.database_url)
+        connection = self.load.ask(delivery, port)
+        known = sa.select(inbox.c.id).where(inbox.c.project == delivery.project, inbox.c.digest == delivery.digest)
+        try:
+            while True:
+                os.kill(pid, signal.SIGSTOP)
+                while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+                    time.sleep(0.0001)
+                answered = bool(select.select([connection], [], [], 0)[0])
+                with store.read() as conn:
+                    kept = conn.scalar(known) is not None
+                if kept and not answered:
+                    self.fleet.kill(name, "between commit and answer")
+                    delivery.unanswered += 1
+                    return True
+                os.kill(pid, signal.SIGCONT)
+                if answered:
+                    return False
+                time.sleep(0.0002)
+        finally:
+            connection.close()
             store.close()
 
     def done(self) -> int:
@@ -169,6 +209,23 @@ def world(
         studio.kill = lambda port: fleet.kill_owner(port, "between call and recording")
         with fleet.running():
             yield World(folder, studio, fleet, Load(studio, ports, seed), effective)
+
+
+def start(made: World, kind: str) -> list[str]:
+    """Start labelguard as it runs on a kind of store; returns the names of its processes, receivers first."""
+    ports = made.load.ports
+    if kind == SQLITE:
+        made.fleet.add("serve", "serve", port=ports[0], LABELGUARD_PORT=str(ports[0]))
+    else:
+        for number, port in enumerate(ports, start=1):
+            made.fleet.add(f"web-{number}", "web", port=port, LABELGUARD_PORT=str(port))
+        for number in (1, 2):
+            port = free_port()
+            made.fleet.add(f"worker-{number}", "worker", port=port, LABELGUARD_PORT=str(port))
+    names = list(made.fleet.members)
+    for name in names:
+        made.fleet.ready(name)
+    return names
 
 
 def _applying(project: int, text: str, now: datetime) -> Callable[[Any], object]:
