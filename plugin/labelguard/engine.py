@@ -159,7 +159,7 @@ class Engine:
         def job(conn: sa.Connection) -> None:
             # The worker may have been faster.
             if delivery.id is None:
-                inbox.put(conn, [delivery], self._clock())
+                inbox.put_pending(conn, delivery, self._clock())
 
         try:
             self._arrived.remove(delivery)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -95,6 +95,19 @@ def put(conn: sa.Connection, deliveries: Sequence[Delivery], now: datetime) -> N
                 _finish(conn, delivery, now)
             else:
                 delivery.duplicate, delivery.state = True, state
+
+
+def put_pending(conn: sa.Connection, delivery: Delivery, now: datetime) -> None:
+    """Make a delivery durable as one to be processed, however far somebody is with it.
+
+    What its processing leads to is committed by itself: a delivery that is done before that commit would be
+    lost where it never comes.
+    """
+    kept = replace(delivery, state="pending", error=None)
+    put(conn, [kept], now)
+    delivery.id, delivery.duplicate = kept.id, kept.duplicate
+    if kept.duplicate:
+        delivery.state = kept.state
 
 
 def same(conn: sa.Connection, delivery: Delivery) -> tuple[int, State] | None:
