@@ -27,7 +27,7 @@ from labelguard.processing import author_of
 from labelguard.reconcile import refresh_task
 from labelguard.store import Store, records
 from labelguard.store.core import StoreError
-from labelguard.store.schema import actions
+from labelguard.store.schema import actions, findings
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +50,18 @@ _NOTED = sa.select(actions).where(
     actions.c.kind.in_(sorted(IN_PAGE)),
     actions.c.state.in_(("done", "undone", "rejected")),
     actions.c.target["noted"].as_string().is_not(None),
+)
+
+# The same for comments, and for those whose finding turned out to be wrong.
+_COMMENTED = (
+    sa.select(actions)
+    .join(findings, findings.c.id == actions.c.finding)
+    .where(
+        actions.c.project == sa.bindparam("project"),
+        actions.c.kind == "prompt",
+        sa.or_(actions.c.state.in_(("done", "rejected")), findings.c.state == "dismissed"),
+        actions.c.target["commented"].as_string().is_not(None),
+    )
 )
 
 
@@ -172,7 +184,9 @@ class Outbox:
     def _postponed(self, action: Row, why: str, retry_after: float | None) -> bool:
         if action["attempts"] >= MAX_ATTEMPTS:
             return self._failed(action, why)
-        pause = retry_after or min(5.0 * 2 ** (action["attempts"] - 1), 3600.0) * (0.5 + self._jitter() / 2)
+        pause = min(5.0 * 2 ** (action["attempts"] - 1), 3600.0) * (0.5 + self._jitter() / 2)
+        # Label Studio's word counts where it asks for more: a second, again and again, would use up all attempts.
+        pause = max(pause, retry_after or 0.0)
         self._update(action, next_at=self._clock() + timedelta(seconds=pause), error=why)
         log.warning("action_postponed", reason=why, seconds=round(pause))
         return False
@@ -267,8 +281,14 @@ class Outbox:
         known: dict[str, Any] = {}
         text = self._text(job)
         if comments:
-            self._studio.comment(action["annotation"], text, f"labelguard {job.finding['id']}")
-            known["commented"] = True
+            # Before the effect, as the note below.
+            self._update(action, {"commented": True})
+            try:
+                self._studio.comment(action["annotation"], text, _marker(action))
+            except ConnectorError as error:
+                if error.permanent:
+                    self._update(action, {"commented": None})
+                raise
         if note is not None and action["task"] is not None:
             # Before the effect: what a crash leaves there must be taken away some day.
             self._update(action, {"noted": note})
@@ -327,8 +347,11 @@ class Outbox:
             self._verified(job)
             users = self._user_ids(job)
             if users:
+                now = list(studio.assignees(action["project"], action["task"]))
+                self._remember(job, {"assignees": now})
                 self._update(action, {"assigned": users})
-                studio.assign(action["project"], action["task"], users)
+                # The annotator stays: they may be asked to look again.
+                studio.assign(action["project"], action["task"], sorted({*now, *users}))
                 assigned = True
         return self._tell(job, enough=assigned)
 
@@ -337,7 +360,7 @@ class Outbox:
         if not studio.server().pauses:
             raise _Impossible("Label Studio Community cannot pause an annotator; speak with them instead.")
         self._remember(job, {"paused": True})
-        studio.pause(action["project"], action["annotator"], self._text(job))
+        studio.pause(action["project"], action["annotator"], self._text(job), _marker(action))
         return {}
 
     def _notify(self, job: _Job) -> dict[str, Any]:
@@ -437,6 +460,7 @@ class Outbox:
                 if row["state"] not in ("approved", "delivering", "done"):
                     raise Refused(f"Action {action} is {row['state']}; there is nothing to take back.")
                 self._clear_note(row)
+                self._clear_comment(row)
             elif row["state"] != "done" and not began:
                 raise Refused(f"Action {action} is {row['state']}; only what was done can be taken back.")
             else:
@@ -468,9 +492,12 @@ class Outbox:
                 if "overlap" in undo and task.overlap == target["overlap"]:
                     studio.set_overlap(task.id, undo["overlap"], undo["is_labeled"])
             elif row["kind"] == "pause" and undo:
-                studio.unpause(row["project"], row["annotator"])
+                studio.unpause(row["project"], row["annotator"], _marker(row))
             elif row["kind"] == "escalate":
-                studio.assign(row["project"], row["task"], [])
+                there = set(studio.assignees(row["project"], row["task"]))
+                ours = set(target["assigned"]) - set(undo.get("assignees", ()))
+                if there & ours:
+                    studio.assign(row["project"], row["task"], sorted(there - ours))
         except NotFound:
             log.info("nothing_to_take_back", action=row["id"])
 
@@ -480,6 +507,14 @@ class Outbox:
                 self._need_studio().set_task_note(row["task"], row["target"]["noted"], "")
             except NotFound:
                 log.info("nothing_to_take_back", action=row["id"])
+
+    def _clear_comment(self, row: Row) -> None:
+        if (row["target"] or {}).get("commented") and self._need_studio().server().comments:
+            try:
+                self._need_studio().delete_comment(row["annotation"], _marker(row))
+            except NotFound:
+                log.info("nothing_to_take_back", action=row["id"])
+            self._update(row, {"commented": None})
 
     def undo_all(self, project: int, by: str) -> int:
         """Take back every standing effect in a project (``disconnect``); returns how many."""
@@ -506,12 +541,18 @@ class Outbox:
 
         A second opinion that has come gives its overlap back (one task of another overlap would change what
         the project's own setting applies to); one that Label Studio lost (an import resets overlaps) is asked
-        for again. A note on a task goes when its prompt was answered.
+        for again. A note on a task goes when its prompt was answered; a comment is resolved then, and when its
+        finding was dismissed.
 
         Raises:
             ConnectorError: Label Studio did not answer.
         """
-        done = {"second_opinions_closed": 0, "second_opinions_renewed": 0, "notes_cleared": 0}
+        done = {
+            "second_opinions_closed": 0,
+            "second_opinions_renewed": 0,
+            "notes_cleared": 0,
+            "comments_resolved": 0,
+        }
         studio = self._need_studio()
         with self._store.exclusive("outbox"):
             with self._store.read() as conn:
@@ -519,6 +560,7 @@ class Outbox:
                     return done
                 opinions = records.list_actions(conn, project=project, kind="second-opinion", states=("done",))
                 noted = [dict(row) for row in conn.execute(_NOTED, {"project": project}).mappings()]
+                commented = [dict(row) for row in conn.execute(_COMMENTED, {"project": project}).mappings()]
             for row in opinions:
                 if row["undo"] and not row["undo"].get("closed"):
                     with _passing_over(row):
@@ -530,6 +572,11 @@ class Outbox:
                     self._clear_note(row)
                     self._update(row, {"noted": None})
                     done["notes_cleared"] += 1
+            for row in commented if commented and studio.server().comments else ():
+                with _passing_over(row):
+                    studio.resolve_comment(row["annotation"], _marker(row))
+                    self._update(row, {"commented": None})
+                    done["comments_resolved"] += 1
         return done
 
     def _settle_opinion(self, studio: Studio, row: Row) -> str | None:
@@ -561,6 +608,11 @@ def _passing_over(row: Row) -> Iterator[None]:
         log.warning("effect_not_settled", action=row["id"], reason=str(error))
 
 
+def _marker(action: Row) -> str:
+    """What tells ours from everybody else's in Label Studio, by the finding's number."""
+    return f"labelguard {action['finding']}"
+
+
 def _opinions(record: TaskRecord) -> int:
     """How many people have said something; a skip says nothing."""
     return len({a.completed_by for a in record.annotations if not a.was_cancelled})
@@ -577,7 +629,8 @@ def _leaves_something(row: Row) -> bool:
     """Whether an action that began has anything to take back."""
     target, undo = row["target"] or {}, row["undo"] or {}
     if row["kind"] in IN_PAGE:
-        return row["state"] in ("approved", "delivering") or bool(target.get("noted") and row["state"] == "done")
+        left = target.get("noted") or target.get("commented")
+        return row["state"] in ("approved", "delivering") or bool(left and row["state"] == "done")
     if row["kind"] in ("notify", "escalate"):
         untold = row["state"] == "delivering" and not target.get("sent")
         return untold or bool(target.get("assigned") and row["state"] != "failed")

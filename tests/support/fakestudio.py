@@ -27,6 +27,8 @@ class FakeStudio:
     tasks: dict[int, Task] = field(default_factory=dict)
     annotations: dict[int, Annotation] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
+    assigned: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Annotators by task."""
     effects: list[Effect] = field(default_factory=list)
     fail_before: list[Exception] = field(default_factory=list)
     """Raised one by one by the next effects, which then do not happen."""
@@ -166,22 +168,41 @@ class FakeStudio:
         for _ in self._effect("set_label_config", project):
             pass
 
+    def refusals(self, project: int) -> dict[str, str]:
+        """None."""
+        return {}
+
     def comment(self, annotation: int, text: str, marker: str) -> None:
         """Recorded."""
         for _ in self._effect("comment", annotation, marker):
             pass
 
-    def assign(self, project: int, task: int, users: Sequence[int]) -> None:
+    def resolve_comment(self, annotation: int, marker: str) -> None:
         """Recorded."""
-        for _ in self._effect("assign", task, tuple(users)):
+        for _ in self._effect("resolve_comment", annotation, marker):
             pass
 
-    def pause(self, project: int, user: int, reason: str) -> None:
+    def delete_comment(self, annotation: int, marker: str) -> None:
+        """Recorded."""
+        for _ in self._effect("delete_comment", annotation, marker):
+            pass
+
+    def assignees(self, project: int, task: int) -> Sequence[int]:
+        """As they were assigned."""
+        self._asked()
+        return self.assigned.get(task, ())
+
+    def assign(self, project: int, task: int, users: Sequence[int]) -> None:
+        """To exactly these."""
+        for _ in self._effect("assign", task, tuple(users)):
+            self.assigned[task] = tuple(users)
+
+    def pause(self, project: int, user: int, reason: str, marker: str) -> None:
         """Recorded."""
         for _ in self._effect("pause", user):
             pass
 
-    def unpause(self, project: int, user: int) -> None:
+    def unpause(self, project: int, user: int, marker: str) -> None:
         """Recorded."""
         for _ in self._effect("unpause", user):
             pass
