@@ -602,6 +602,8 @@ class LabelStudio:
         except ParsingError:
             raise _nonsense(doing) from None
         except ApiError as error:
+            if 200 <= (error.status_code or 0) < 300:
+                raise _nonsense(doing) from None
             raise _refusal(doing, error.status_code or 0, error.headers or {}, error.body) from None
         except httpx.TimeoutException:
             raise ConnectorError(
@@ -758,7 +760,9 @@ def _seconds_until(date: str, headers: Mapping[str, str]) -> float | None:
         now = parsedate_to_datetime(sent) if sent else datetime.now(UTC)
     except (ValueError, TypeError, OverflowError):
         now = datetime.now(UTC)
-    if until.tzinfo is None or now.tzinfo is None:
+    if now.tzinfo is None:  # a proxy has added a second one
+        now = datetime.now(UTC)
+    if until.tzinfo is None:
         return None
     return (until - now).total_seconds()
 

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -55,11 +56,14 @@ EXTRA_QUERY: dict[str, dict[str, Any]] = {
 
 ENTERPRISE_ONLY = ("comments.", "projects.assignments.", "projects.pauses.", "projects.roles.", "annotation_reviews.")
 
+SERVERS_NOW = datetime(2031, 5, 1, 12, tzinfo=UTC)
+"""What the server's clock says, always."""
+
 COOKIE = "sessionid=a-cookie-that-nobody-may-see"
 PAGE = "<!doctype html><html><body>" + "Page not found. " * 100 + "</body></html>"
 
 
-class Breach(AssertionError):  # noqa: N818 - what it is called in the tests
+class Breach(AssertionError):
     """Somebody did not keep to the SDK's contract."""
 
 
@@ -173,7 +177,8 @@ def _answer(kind: Any) -> Any:
     if "HttpResponse" not in str(typing.get_origin(kind)):
         return Any
     (inside,) = typing.get_args(kind)
-    return None if inside is type(None) else strict(inside)
+    found: Any = inside
+    return None if found is type(None) else strict(found)
 
 
 @cache
@@ -183,7 +188,8 @@ def strict(kind: Any) -> Any:
         fields: dict[str, Any] = {}
         for name, about in kind.model_fields.items():
             default = ... if about.is_required() else None
-            fields[name] = (strict(about.annotation), pydantic.Field(default, alias=about.alias or name))
+            annotation: Any = about.annotation
+            fields[name] = (strict(annotation), pydantic.Field(default, alias=about.alias or name))
         return _model(kind.__name__, fields)
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin in {typing.Union, types.UnionType}:
@@ -298,6 +304,12 @@ class Enterprise:
         """Have a task."""
         self.tasks[number] = {"id": number, "project": project, "data": {"text": "x"}, "overlap": 1}
 
+    def hold(self, body: dict[str, Any]) -> None:
+        """Have what a delivery tells."""
+        task, annotation = body["task"], body["annotation"]
+        self.tasks[task["id"]] = {key: task[key] for key in ("id", "project", "data", "meta", "overlap")}
+        self.annotations[annotation["id"]] = dict(annotation)
+
     def annotation(self, number: int, task: int, by: int) -> None:
         """Have an annotation."""
         project = self.tasks[task]["project"]
@@ -380,6 +392,8 @@ class Enterprise:
         return response(environ, start)
 
     def _handled(self, request: Request) -> tuple[Response, Failure | None]:
+        if request.path == "/health":  # of every edition, and not of the API
+            return Response('{"status": "UP"}', mimetype="application/json"), None
         try:
             operation, where = self._route(request)
             query, body = _read(operation, request)
@@ -543,7 +557,12 @@ class Enterprise:
         return self.assignments[-1]
 
     def _projects_assignments_delete(
-        self, me: Person, id: int, task_pk: int, type: str | None = None, users: str | None = None  # noqa: A002
+        self,
+        me: Person,
+        id: int,  # noqa: A002
+        task_pk: int,
+        type: str | None = None,  # noqa: A002
+        users: str | None = None,
     ) -> None:
         self._allowed(me, id, "RE", "MA", "AD", "OW")
         self._unassign(task_pk, type, None if users is None else [int(user) for user in users.split(",")])
@@ -634,6 +653,10 @@ def _written(operation: Operation, answer: Any) -> Response:
 
 
 class _Quiet(WSGIRequestHandler):
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The Date header: a clock that is not ours."""
+        return format_datetime(SERVERS_NOW, usegmt=True)
+
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Say nothing."""
 
@@ -643,7 +666,7 @@ def enterprise() -> Iterator[Enterprise]:
     """A running server; breaches of the contract fail the test in the end."""
     state = Enterprise()
     server = make_server("127.0.0.1", 0, state, threaded=True, request_handler=_Quiet)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_port}"
     try:
