@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import requests
 import structlog
 
-from labelguard.connectors import ConnectorError, NotFound, Server, TaskRecord, User, Webhook
+from labelguard.connectors import ConnectorError, NotFound, Review, Server, TaskRecord, User, Webhook
 from labelguard.events import Annotation, BadDelivery, Event, Project
+from labelguard.reviews import review_from
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio as Client
@@ -441,6 +442,15 @@ class LabelStudio:
     def _unless_gone(self, doing: str, call: Callable[[], object]) -> None:
         with suppress(NotFound):
             self._enterprise("comments", doing, call)
+
+    def review(self, review: int) -> Review | None:
+        """Enterprise: a review as it is now, or None where it holds no verdict; raises :class:`NotFound`."""
+        self._need("reviews")
+        return self._enterprise(
+            "reviews",
+            f"reading review {review}",
+            lambda: review_from(self._client.annotation_reviews.get(review).dict()),
+        )
 
     def assignees(self, project: int, task: int) -> Sequence[int]:
         """Enterprise: the annotators that a task is assigned to."""

@@ -89,6 +89,18 @@ class TaskRecord:
     """The listing's own item: what a delivery about this task can be rebuilt from."""
 
 
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a reviewer said of an annotation (Enterprise)."""
+
+    id: int
+    annotation: int
+    reviewer: int | None
+    verdict: str
+    """``accepted``, ``fixed`` (changed by the reviewer, then accepted) or ``rejected``."""
+    at: datetime
+
+
 class Studio(Protocol):
     """Label Studio, through its public API. Every method may raise :class:`ConnectorError`."""
 
@@ -177,6 +189,10 @@ class Studio(Protocol):
 
     def delete_comment(self, annotation: int, marker: str) -> None:
         """Enterprise: delete our comment with this marker; one that is gone is fine."""
+        ...
+
+    def review(self, review: int) -> Review | None:
+        """Enterprise: a review as it is now, or None where it holds no verdict; raises :class:`NotFound`."""
         ...
 
     def assignees(self, project: int, task: int) -> Sequence[int]:

@@ -92,6 +92,7 @@ _ENTERPRISE = [
             "DELETE /api/projects/{id}/members/{user}/pauses/{pause}/",
         ],
     },
+    {"why": "confirm what reviewers said", "calls": ["GET /api/annotation-reviews/{id}/"]},
     {
         "why": "labelguard doctor: what labelguard's user may do",
         "calls": ["GET /api/projects/roles/", "GET /api/annotation-reviews/"],

@@ -379,7 +379,7 @@ WRITES: dict[str, tuple[str, Callable[[LabelStudio], object]]] = {
 
 READS = frozenset(
     {"server", "refusals", "link", "whoami", "users", "project", "annotation", "task", "tasks_changed", "webhooks"}
-    | {"assignees"}
+    | {"assignees", "review"}
 )
 
 

@@ -597,6 +597,12 @@ class Enterprise:
         self._allowed(me, None, "RE", "MA", "AD", "OW")
         return [r for r in self.reviews.values() if annotation is None or r["annotation"] == annotation]
 
+    def _annotation_reviews_get(self, me: Person, id: int) -> Any:  # noqa: A002
+        self._allowed(me, None, "RE", "MA", "AD", "OW")
+        if id not in self.reviews:
+            raise _Refused(404, "Not found.")
+        return self.reviews[id]
+
     def _webhooks_list(self, me: Person, project: str | None = None) -> Any:
         return [w for w in self.webhooks.values() if project is None or w["project"] == int(project)]
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deliveries import ADMIN, LABEL_CONFIG, LABELGUARD, NOW, PROJECT
-from labelguard.connectors import ConnectorError, NotFound, Server, TaskRecord, User, Webhook
+from labelguard.connectors import ConnectorError, NotFound, Review, Server, TaskRecord, User, Webhook
 from labelguard.events import Annotation, Event, Project, Task
 
 Effect = tuple[Any, ...]
@@ -186,6 +186,11 @@ class FakeStudio:
         """Recorded."""
         for _ in self._effect("delete_comment", annotation, marker):
             pass
+
+    def review(self, review: int) -> Review | None:
+        """None."""
+        self._asked()
+        raise NotFound(f"There is no review {review}.")
 
     def assignees(self, project: int, task: int) -> Sequence[int]:
         """As they were assigned."""

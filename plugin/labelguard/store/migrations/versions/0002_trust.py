@@ -1,0 +1,31 @@
+"""What reviewers said of annotations."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from labelguard.store.schema import Key, UtcDateTime
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Apply."""
+    op.create_table(
+        "reviews",
+        sa.Column("id", Key, nullable=False),
+        sa.Column("project", Key, nullable=False),
+        sa.Column("review", Key, nullable=False),
+        sa.Column("annotation", Key, nullable=False),
+        sa.Column("reviewer", Key, nullable=True),
+        sa.Column("verdict", sa.Text(), nullable=False),
+        sa.Column("at", UtcDateTime(), nullable=False),
+        sa.Column("recorded_at", UtcDateTime(), nullable=False),
+        sa.Column("verified_at", UtcDateTime(), nullable=True),
+        sa.Column("deleted_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_reviews")),
+        sa.UniqueConstraint("project", "review", name=op.f("uq_reviews_project_review")),
+    )
+    op.create_index("ix_reviews_annotation", "reviews", ["annotation"], unique=False)
