@@ -347,13 +347,25 @@ class Outbox:
             self._verified(job)
             users = self._user_ids(job)
             if users:
-                now = list(studio.assignees(action["project"], action["task"]))
-                self._remember(job, {"assignees": now})
-                self._update(action, {"assigned": users})
-                # The annotator stays: they may be asked to look again.
-                studio.assign(action["project"], action["task"], sorted({*now, *users}))
-                assigned = True
+                assigned = self._assigned(job, studio, users)
         return self._tell(job, enough=assigned)
+
+    def _assigned(self, job: _Job, studio: Studio, users: list[int]) -> bool:
+        """Assign the task to these users too; False where that is refused and others can be told instead."""
+        action = job.action
+        try:
+            there = list(studio.assignees(action["project"], action["task"]))
+            self._remember(job, {"assignees": there})
+            self._update(action, {"assigned": users})
+            # The annotator stays: they may be asked to look again.
+            studio.assign(action["project"], action["task"], sorted({*there, *users}))
+        except ConnectorError as error:
+            if not error.permanent or not self._told(job):
+                raise
+            log.warning("not_assigned", task=action["task"], reason=str(error))
+            self._update(action, {"assigned": None})
+            return False
+        return True
 
     def _pause(self, job: _Job) -> dict[str, Any]:
         studio, action = self._need_studio(), job.action
@@ -370,7 +382,7 @@ class Outbox:
         """Send to everybody the target names, each once; ``enough`` is whether it may be nobody."""
         group = str(job.target["to"])
         sent = list(job.target.get("sent", ()))
-        names = [name for name in self._members(job, group) if not _is_user(name)]
+        names = self._told(job)
         if self._notifier is None and not enough:
             raise _Impossible("No alert targets are configured: set LABELGUARD_NOTIFY.")
         if not names and not enough:
@@ -392,6 +404,10 @@ class Outbox:
             # As long as one of them may still be reached, it is tried again.
             raise min(trouble, key=lambda error: error.permanent)
         return {}
+
+    def _told(self, job: _Job) -> list[str]:
+        """The alert targets among those a target names."""
+        return [name for name in self._members(job, str(job.target["to"])) if not _is_user(name)]
 
     @staticmethod
     def _members(job: _Job, group: str) -> list[str]:

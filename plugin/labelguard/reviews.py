@@ -49,6 +49,46 @@ def _upsert(*columns: str) -> sa.Insert:
 _HINT, _FACT = _upsert(*_SAID), _upsert("annotation", *_SAID)
 
 
+def _seen() -> sa.ScalarSelect[Any]:
+    """The version a reviewer saw: the newest before the review that they had not saved themself."""
+    found, seen = annotation_versions.alias("found"), annotation_versions.alias("seen")
+    of_finding = sa.select(found.c.annotation_row).where(found.c.id == findings.c.version_id)
+    query = sa.select(seen.c.id).where(
+        seen.c.annotation_row == of_finding.correlate(findings).scalar_subquery(),
+        seen.c.updated_at <= reviews.c.at,
+        seen.c.editor.is_distinct_from(reviews.c.reviewer),
+    )
+    newest = query.order_by(seen.c.updated_at.desc(), seen.c.id.desc()).limit(1)
+    return newest.correlate(findings, reviews).scalar_subquery()
+
+
+def _last() -> sa.ScalarSelect[Any]:
+    """The newest review of the same annotation."""
+    other = reviews.alias("other")
+    query = sa.select(other.c.id).where(
+        other.c.project == reviews.c.project,
+        other.c.annotation == reviews.c.annotation,
+        other.c.deleted_at.is_(None),
+    )
+    newest = query.order_by(other.c.at.desc(), other.c.review.desc()).limit(1)
+    return newest.correlate(reviews).scalar_subquery()
+
+
+_OF_FINDING = sa.and_(reviews.c.project == findings.c.project, reviews.c.annotation == findings.c.annotation)
+
+_SAME = (
+    sa.select(findings.c.id)
+    .join(reviews, _OF_FINDING)
+    .where(findings.c.id == sa.bindparam("finding"), reviews.c.id == sa.bindparam("review"))
+    .where(findings.c.version_id == _seen())
+)
+_COUNTED = (
+    sa.select(findings.c.rule, reviews.c.verdict, sa.func.count())
+    .join(reviews, _OF_FINDING)
+    .where(reviews.c.verified_at.is_not(None), reviews.c.id == _last(), findings.c.version_id == _seen())
+)
+
+
 def review_from(raw: Any) -> Review | None:
     """A review out of a delivery or an answer of the API; None where it holds no verdict, or makes no sense."""
     if not isinstance(raw, Mapping):
@@ -162,23 +202,11 @@ def agreement(conn: sa.Connection, project: int | None = None) -> list[Row]:
     Only confirmed verdicts on the very version that was found fault with: ``changed`` counts those that were
     rejected or fixed, ``accepted`` those that were let through as they were.
     """
-    query = (
-        sa.select(findings, reviews.c.verdict.label("_verdict"))
-        .join(reviews, sa.and_(reviews.c.project == findings.c.project, reviews.c.annotation == findings.c.annotation))
-        .where(reviews.c.verified_at.is_not(None), reviews.c.deleted_at.is_(None))
-        .distinct()
-        .order_by(findings.c.id)
-    )
-    if project is not None:
-        query = query.where(findings.c.project == project)
+    query = _COUNTED if project is None else _COUNTED.where(findings.c.project == project)
     counted: dict[str, Row] = {}
-    rows = {row["id"]: dict(row) for row in conn.execute(query).mappings()}
-    for row in with_reviews(conn, rows.values()):
-        review = row["review"]
-        if review is None or not (review["same_version"] and review["verified"]):
-            continue
-        of_rule = counted.setdefault(row["rule"], {"rule": row["rule"], "changed": 0, "accepted": 0})
-        of_rule["accepted" if review["verdict"] == "accepted" else "changed"] += 1
+    for rule, verdict, number in conn.execute(query.group_by(findings.c.rule, reviews.c.verdict)):
+        of_rule = counted.setdefault(rule, {"rule": rule, "changed": 0, "accepted": 0})
+        of_rule["accepted" if verdict == "accepted" else "changed"] += number
     return [counted[rule] for rule in sorted(counted)]
 
 
@@ -228,21 +256,9 @@ def _shown(conn: sa.Connection, finding: Mapping[str, Any], review: Mapping[str,
         "by": by,
         "reviewer": review["reviewer"],
         "at": review["at"],
-        "same_version": _reviewed_version(conn, finding, review) == finding["version_id"],
+        "same_version": conn.scalar(_SAME, {"review": review["id"], "finding": finding["id"]}) is not None,
         "verified": review["verified_at"] is not None,
     }
-
-
-def _reviewed_version(conn: sa.Connection, finding: Mapping[str, Any], review: Mapping[str, Any]) -> int | None:
-    """The version a reviewer saw: the newest before the review that they had not saved themself."""
-    v = annotation_versions.c
-    of_annotation = sa.select(v.annotation_row).where(v.id == finding["version_id"]).scalar_subquery()
-    query = sa.select(v.id).where(
-        v.annotation_row == of_annotation,
-        v.updated_at <= review["at"],
-        v.editor.is_distinct_from(review["reviewer"]),
-    )
-    return conn.scalar(query.order_by(v.updated_at.desc(), v.id.desc()).limit(1))
 
 
 def _listed(value: Any) -> list[Mapping[str, Any]]:

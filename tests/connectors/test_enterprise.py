@@ -28,13 +28,14 @@ from enterprise import (
     operations,
     strict,
 )
+from fakestudio import FakeNotifier
 from guarded import Guarded, guarded, policy
 from labelguard import logs
 from labelguard.connectors import ConnectorError, Studio
 from labelguard.doctor import diagnose
 from labelguard.events import KNOWN_ACTIONS
 from labelguard.manifest import EVENTS, REVIEW_EVENTS, events_for, load_manifest
-from labelguard.outbox import Outbox
+from labelguard.outbox import Outbox, Refused
 from labelguard.settings import Settings
 from labelguard.store import records
 from labelguard_connectors import LabelStudio, studio as connector_module
@@ -638,11 +639,13 @@ def test_no_failure_shows_a_token_a_cookie_or_a_body(server: Enterprise, caplog:
 
 
 @contextmanager
-def guarding(server: Enterprise, folder: Path, actions: str, **more: str) -> Iterator[tuple[Guarded, Outbox]]:
+def guarding(
+    server: Enterprise, folder: Path, actions: str, notifier: FakeNotifier | None = None, **more: str
+) -> Iterator[tuple[Guarded, Outbox]]:
     """A labelguard with a policy, whose outbox speaks to the server."""
     with guarded(folder, policy(actions=actions, **more)) as guard, connected(server) as connector:
         guard.store.write(lambda conn: records.save_annotators(conn, connector.users()))
-        outbox = Outbox(guard.store, guard.engine, connector, None, guard.clock, jitter=lambda: 0.0)
+        outbox = Outbox(guard.store, guard.engine, connector, notifier, guard.clock, jitter=lambda: 0.0)
         body = created(annotation(ANNOTATION, *WRONG, task=TASK, by=ANN))
         server.hold(body)
         guard.take(body)
@@ -689,6 +692,18 @@ def test_an_escalation_whose_answer_was_lost_still_knows_who_was_there(server: E
         assert server.did("projects.assignments.assign") == ["projects.assignments.assign"]
         outbox.undo(g.action("escalate")["id"], "Ada")
         assert server.annotators_of(TASK) == [ANN]
+
+
+def test_where_nobody_may_be_assigned_the_others_are_told(server: Enterprise, tmp_path: Path) -> None:
+    """And there is no assignment to take back."""
+    server.people[LABELGUARD].role = "AN"
+    people = f"{{seniors: ['{SENIOR}', chat]}}"
+    notifier = FakeNotifier()
+    with guarding(server, tmp_path, "[{escalate: seniors}]", notifier, people=people) as (guard, outbox):
+        assert outbox.deliver_due() == 1
+        assert (guard.action("escalate")["state"], notifier.told()) == ("done", ["chat"])
+        with pytest.raises(Refused, match="sent a message, which cannot be taken back"):
+            outbox.undo(guard.action("escalate")["id"], "Ada")
 
 
 def test_a_pause_waits_for_a_person_and_undo_lifts_ours_alone(server: Enterprise, tmp_path: Path) -> None:
