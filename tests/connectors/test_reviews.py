@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from deliveries import ANN, LABELGUARD, PROJECT, annotation, at, created, project, updated
 from enterprise import Enterprise, Failure, enterprise
@@ -15,6 +16,7 @@ from guarded import Guarded, guarded
 from labelguard.connectors import ConnectorError
 from labelguard.reviews import agreement, check_reviews, in_words, with_reviews
 from labelguard.store import records
+from labelguard.store.schema import reviews
 from labelguard_connectors import LabelStudio
 from webservice import PROJECT as WEB_PROJECT, service, submission
 
@@ -129,6 +131,9 @@ def test_a_forged_review_never_counts_and_harms_no_true_one(world: World) -> Non
     assert world.check() == 3
     assert world.shown() == "rejected by user201@example.com"
     assert world.agreement() == [{"rule": "label-constraints", "changed": 1, "accepted": 0}]
+    with world.guard.store.read() as conn:
+        kept = conn.scalars(sa.select(reviews.c.review).where(reviews.c.deleted_at.is_(None)))
+        assert list(kept) == [true["id"]]
 
 
 def test_a_review_of_a_later_version_says_nothing_about_the_finding(world: World) -> None:
