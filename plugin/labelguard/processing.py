@@ -26,6 +26,7 @@ from labelguard.keeping import Judged, LoadedPolicy, Made, described, keep_judge
 from labelguard.labelconfig import LabelConfig
 from labelguard.policy import ActiveRule, BadPolicy, build_rules, load_policy
 from labelguard.registry import BrokenRegistry
+from labelguard.reviews import REVIEW_ACTIONS, keep_review
 from labelguard.rules import Finding, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
 from labelguard.store.schema import annotation_versions, annotations as annotations_table
@@ -436,6 +437,8 @@ def _keep_surroundings(conn: sa.Connection, delivery: Delivery, event: Event, no
         records.mark_deleted(conn, project, event.deleted, now)
     elif event.action == "TASKS_DELETED":
         records.mark_tasks_deleted(conn, project, event.deleted, now)
+    elif event.action in REVIEW_ACTIONS:
+        keep_review(conn, project, event, now)
 
 
 def author_of(annotation: Annotation) -> int | None:

@@ -306,6 +306,24 @@ actions = sa.Table(
     sa.Index("ix_actions_finding", "finding"),
 )
 
+reviews = sa.Table(
+    "reviews",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("project", Key, nullable=False),
+    sa.Column("review", Key, nullable=False),  # Label Studio's id
+    sa.Column("annotation", Key, nullable=False),
+    sa.Column("reviewer", Key),
+    sa.Column("verdict", sa.Text, nullable=False),  # accepted | fixed | rejected
+    sa.Column("at", UtcDateTime, nullable=False),  # Label Studio's clock
+    sa.Column("recorded_at", UtcDateTime, nullable=False),
+    # None where only a delivery said so.
+    sa.Column("verified_at", UtcDateTime),
+    sa.Column("deleted_at", UtcDateTime),
+    sa.UniqueConstraint("project", "review"),
+    sa.Index("ix_reviews_annotation", "annotation"),
+)
+
 rule_states = sa.Table(
     "rule_states",
     metadata,
