@@ -191,7 +191,10 @@ def _webhook_step(found: Standing, url: str, *, dry_run: bool) -> str:
 # key; a Header without a name is shown where a task has the key and asks nothing of the others.
 
 
-_OPENING_TAG = re.compile(r"""(?:\s+|<\?.*?\?>|<!--.*?-->)*<[A-Za-z](?:[^>"']|"[^"]*"|'[^']*')*(?<!/)>""", re.DOTALL)
+# Possessive throughout (`++`, `*+`): with what is tried again, blanks before a lone tag would take for ever.
+_OPENING_TAG = re.compile(
+    r"""(?:\s++|<\?.*?\?>|<!--.*?-->)*+<[A-Za-z](?:[^>"']|"[^"]*+"|'[^']*+')*+(?<!/)>""", re.DOTALL
+)
 
 
 def _note_line(key: str) -> str:
