@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,16 @@ _PATIENCE = 0.1
 """Seconds that a delivery waits for the rules before it is made durable without them."""
 
 
+_TURN = 0.05
+"""Seconds for which the engine of one process keeps its role while there is work."""
+
+_LINGER = 0.005
+"""Seconds within that time in which a further delivery is waited for."""
+
+_LOOK_EVERY = 0.5
+"""Seconds within which deliveries that wait in the inbox are found, however many more arrive."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of a delivery at the door."""
@@ -62,6 +73,7 @@ class Engine:
         self._arrived: deque[Delivery] = deque()
         self._parsed: OrderedDict[int, Delivery] = OrderedDict()
         self._lock = threading.Lock()
+        self._looked = 0.0
         self._work = threading.Event()
         self._stopping = threading.Event()
         self._worker: threading.Thread | None = None
@@ -147,11 +159,12 @@ class Engine:
         def job(conn: sa.Connection) -> None:
             # The worker may have been faster.
             if delivery.id is None:
-                inbox.put(conn, [delivery], self._clock())
+                inbox.put_pending(conn, delivery, self._clock())
 
         try:
             self._arrived.remove(delivery)
             in_hand = False
+            self._looked = 0.0
         except ValueError:
             in_hand = True
         try:
@@ -186,21 +199,38 @@ class Engine:
         count = 0
         while not self._stopping.is_set() or self._worker is None:
             with self._store.exclusive("engine"):
-                batch = self._next_batch()
-                self._process(batch)
-            count += len(batch)
-            if not batch:
+                done = self._process_while_held()
+            count += done
+            if not done:
                 break
+        return count
+
+    def _process_while_held(self) -> int:
+        """Process batch after batch for as long as one process may keep the others of a store waiting."""
+        count = 0
+        until = time.monotonic() + _TURN
+        while batch := self._next_batch():
+            self._process(batch)
+            count += len(batch)
+            if time.monotonic() >= until or (self._stopping.is_set() and self._worker is not None):
+                break
+            if self._worker is not None and not self._arrived:
+                # Taking the role again takes longer than the next delivery may be away.
+                self._work.wait(_LINGER)
         return count
 
     def _next_batch(self) -> list[Delivery]:
         """The next deliveries: what is in the inbox first, then what has just arrived."""
         arrived = len(self._arrived)
-        with self._store.read() as conn:
-            waiting = inbox.pending(conn, _BATCH)
-        if waiting:
-            with self._lock:
-                return [self._parsed.pop(delivery.id or 0, delivery) for delivery in waiting]
+        now = time.monotonic()
+        # While deliveries come in one after the other there is hardly ever anything else.
+        if not arrived or now - self._looked >= _LOOK_EVERY:
+            with self._store.read() as conn:
+                waiting = inbox.pending(conn, _BATCH)
+            if waiting:
+                with self._lock:
+                    return [self._parsed.pop(delivery.id or 0, delivery) for delivery in waiting]
+            self._looked = now
         batch: list[Delivery] = []
         while len(batch) < min(arrived, _BATCH):
             try:

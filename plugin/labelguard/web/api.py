@@ -12,6 +12,7 @@ from labelguard.engine import Clock
 from labelguard.errors import json_error
 from labelguard.outbox import Outbox, Refused
 from labelguard.policy import BadPolicy, load_policy
+from labelguard.reviews import with_reviews
 from labelguard.settings import Settings
 from labelguard.store import Store, records
 from labelguard.web.bodies import json_object
@@ -83,11 +84,14 @@ def api_blueprint(store: Store, outbox: Outbox, throttle: Throttle, settings: Se
                 after=asked.number("after") or 0,
                 limit=limit + 1,
             )
+            rows = with_reviews(conn, rows)
         return _page("findings", rows, limit)
 
     @blueprint.get("/findings/<int:finding>")
     def one_finding(finding: int) -> Response:
-        return jsonify(_existing(store, records.get_finding, finding, "finding"))
+        row = _existing(store, records.get_finding, finding, "finding")
+        with store.read() as conn:
+            return jsonify(with_reviews(conn, [row])[0])
 
     @blueprint.post("/findings/<int:finding>/<any(uphold, dismiss):step>")
     def decide_finding(finding: int, step: str) -> Response:
