@@ -632,7 +632,7 @@ class LabelStudio:
             ) from None
         except httpx.HTTPError:
             raise ConnectorError(f"The connection to Label Studio broke while labelguard was {doing}.") from None
-        except (ValueError, TypeError, AttributeError, LookupError, pydantic.ValidationError):
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError, pydantic.ValidationError):
             # The SDK hands out what it cannot read as it came, so reading an answer may fail anywhere.
             raise _nonsense(doing) from None
 

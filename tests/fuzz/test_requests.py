@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
+from databases import database_url
 from fuzzing import Case, fuzz, make_case, world
 from labelguard.judgments import Judgment
 
 SEED = 20261124
-CASES = 2500
+CASES = 2000
 
 
 def test_hostile_requests_get_an_answer_and_nothing_grows(tmp_path: Path) -> None:
     """No answer of 5xx, no error in the log, no delivery that could not be judged, short lines, bounded memory."""
-    with world(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}", at_once=True) as made:
+    with world(database_url(tmp_path), at_once=True) as made:
         totals = fuzz(made, SEED, range(CASES))
     assert [(problem["number"], problem["wrong"]) for problem in totals.problems] == []
     assert totals.cases == CASES
@@ -34,24 +35,25 @@ def test_hostile_requests_get_an_answer_and_nothing_grows(tmp_path: Path) -> Non
 
 def test_hostile_requests_through_the_writers_own_thread(tmp_path: Path) -> None:
     """As in the service, with every write waiting for its commit."""
-    with world(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}") as made:
-        totals = fuzz(made, SEED + 1, range(400))
+    with world(database_url(tmp_path)) as made:
+        totals = fuzz(made, SEED + 1, range(300))
     assert [(problem["number"], problem["wrong"]) for problem in totals.problems] == []
 
 
+@pytest.mark.store("sqlite")
 def test_a_defect_is_found_and_can_be_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a planted defect the run fails and keeps the request, which shows it once more."""
 
     def broken(self: Judgment) -> Any:
         raise ZeroDivisionError("planted")
 
-    with world(f"sqlite:///{tmp_path / 'one.sqlite3'}", at_once=True) as made:
+    with world(database_url(tmp_path, "one"), at_once=True) as made:
         monkeypatch.setattr(Judgment, "value_json", broken)
         totals = fuzz(made, SEED, range(300))
         (problem,) = totals.problems
         assert "planted" in problem["wrong"]
     found = json.loads(json.dumps(problem))
-    with world(f"sqlite:///{tmp_path / 'two.sqlite3'}", at_once=True) as made:
+    with world(database_url(tmp_path, "two"), at_once=True) as made:
         assert "planted" in made.run(Case.load(found["case"]))[1]
         monkeypatch.undo()
         assert made.run(Case.load(found["case"]))[1] == ""

@@ -18,6 +18,8 @@ from webservice import PROJECT, TOKEN, Service, service, submission
 
 SEED = 20261124
 
+pytestmark = pytest.mark.store("sqlite")
+
 
 @pytest.fixture
 def address(web: Service) -> Iterator[tuple[str, int]]:

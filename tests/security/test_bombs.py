@@ -27,6 +27,9 @@ from labelguard.labelconfig import LabelConfig
 from labelguard.yamlfile import LARGEST, read_yaml
 from webservice import Service, service, submission
 
+# What is reviewed here lies above the store; the fuzzers run on both.
+pytestmark = pytest.mark.store("sqlite")
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     path for name in ("plugin", "rules", "connectors", "analytics", "templates") for path in (ROOT / name).rglob("*.py")

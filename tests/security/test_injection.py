@@ -17,6 +17,9 @@ from labelguard.cli.output import print_rows, say
 from labelguard.logs import configure
 from webservice import PROJECT, Service, service, submission
 
+# What is reviewed here lies above the store; the fuzzers run on both.
+pytestmark = pytest.mark.store("sqlite")
+
 FORGED = '{"event": "forged", "level": "info"}'
 BREAKERS = [
     f"\n{FORGED}\n",

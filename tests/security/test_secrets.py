@@ -25,6 +25,9 @@ from labelguard.tokens import hash_token
 from labelguard.web import sessions
 from webservice import API_TOKEN, PROJECT, TOKEN, Service, service, submission
 
+# What is reviewed here lies above the store; the fuzzers run on both.
+pytestmark = pytest.mark.store("sqlite")
+
 MARK = "swordfish"
 
 

@@ -25,7 +25,10 @@ from labelguard_connectors import Notify
 from labelguard_connectors.outside import PrivateAddressError, is_public, only_outside
 
 # One of apprise's services imports a module that Python 3.13 drops; it guards the import itself.
-pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning"),
+    pytest.mark.store("sqlite"),
+]
 
 REFUSED = (
     "The alert target “lead” is at a private address, and alerts go to public ones only. "

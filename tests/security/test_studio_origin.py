@@ -18,6 +18,9 @@ import pytest
 from labelguard.studio.wrapper import SCRIPT_TAG, PageScript
 from webservice import Service
 
+# What is reviewed here lies above the store; the fuzzers run on both.
+pytestmark = pytest.mark.store("sqlite")
+
 EVIL = b"<html><script>alert(document.cookie)</script></html>"
 
 

@@ -84,6 +84,7 @@ SAID_ON_PURPOSE = (
 
 _TABLES = (
     "actions",
+    "reviews",
     "findings",
     "judgments",
     "annotation_versions",
