@@ -808,9 +808,9 @@ def fuzz(made: World, seed: int, numbers: Sequence[int], *, seconds: float = 0, 
             made.renew()
         if done == warm:
             totals.memory_warm = memory()
-        if progress is not None and done % 1000 == 0:
+        if progress is not None and done % 100 == 0:
             progress(done)
-        if seconds and done % 1000 == 0 and time.monotonic() - began > seconds:
+        if seconds and done % 100 == 0 and time.monotonic() - began > seconds:
             break
     _count(made, totals)
     totals.seconds = time.monotonic() - began

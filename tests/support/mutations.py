@@ -288,9 +288,9 @@ class Mutator:
                     item["project"] = project
                 if "updated_at" in item:
                     item["updated_at"] = moment
-                for key in ("completed_by", "updated_by"):
-                    if key in item:
-                        item[key] = random.randrange(1, 8)
+                for person in ("completed_by", "updated_by"):
+                    if person in item:
+                        item[person] = random.randrange(1, 8)
                 for made in item.get("annotations") or [] if own else []:
                     made["task"] = task
         if isinstance(body.get("project"), dict):
