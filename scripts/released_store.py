@@ -100,7 +100,7 @@ def _body(action: str, number: int, labels: list[str], user: int, made: datetime
 
 
 def _fill(store: Store) -> None:
-    draw, clock = random.Random(7), _Clock()
+    draw, clock = random.Random(7), _Clock()  # noqa: S311 - no secret
     people = [User(101, "ann@example.com", "Ann Archer"), User(102, "ben@example.com", "Ben"), User(103, "", "Cid")]
 
     def begin(conn: sa.Connection) -> None:
@@ -148,7 +148,9 @@ def _fill(store: Store) -> None:
         )
         records.set_finding_state(conn, found[1]["id"], "upheld", by="Ada", note="Seen.", now=clock())
         for state, action in zip(("done", "failed", "undone"), records.list_actions(conn), strict=False):
-            records.update_action(conn, action["id"], clock(), state=state, attempts=2, error="A reason.", undo={"a": 1})
+            records.update_action(
+                conn, action["id"], clock(), state=state, attempts=2, error="A reason.", undo={"a": 1}
+            )
         run = records.start_job(conn, "audit", PROJECT, clock())
         records.finish_job(conn, run, clock(), summary={"full": True, "tasks": 12, "new": 1})
         records.finish_job(conn, records.start_job(conn, "sweeps", PROJECT, clock()), clock(), error="It failed.")

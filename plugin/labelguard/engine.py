@@ -219,6 +219,7 @@ class Engine:
     def _process(self, delivery: records.Row) -> None:
         with self._lock:
             event = self._parsed.pop(delivery["id"], None)
+        outcome = "done"
         with structlog.contextvars.bound_contextvars(delivery=delivery["id"], project=delivery["project"]):
             try:
                 self.processor.process(delivery, event or Event.from_delivery({}, self._body(delivery["id"])))
@@ -226,8 +227,10 @@ class Engine:
                 raise
             except Exception as error:
                 log.exception("delivery_failed", action=delivery["action"])
-                what = described(error)
+                what, outcome = described(error), "failed"
                 self._store.write(lambda conn: fail_delivery(conn, delivery["id"], self._clock(), what))
+        age = (self._clock() - delivery["received_at"]).total_seconds()
+        self._store.instruments.judged(outcome, age)
         self.processed.set()
         with self._lock:
             waiting = self._waiting.pop(delivery["id"], None)

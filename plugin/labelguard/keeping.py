@@ -82,13 +82,16 @@ def keep_judged(
     *,
     complete: bool,
     now: datetime,
-) -> None:
-    """Write what is new. ``complete`` is False where the rules could not look: they will, later."""
+) -> list[int]:
+    """Write what is new, and return the ids of the findings made.
+
+    ``complete`` is False where the rules could not look: they will, later.
+    """
     annotation = judged.annotation
     if judged.existing is not None and not judged.fresh:
         _refresh(conn, delivery, judged)
         if judged.unjudged is None or not complete:
-            return
+            return []
         row, number, version = judged.existing["row"], judged.existing["versions"], judged.unjudged
         conn.execute(sa.update(annotation_versions).where(annotation_versions.c.id == version).values(judged=True))
     else:
@@ -104,11 +107,22 @@ def keep_judged(
         _saved_again(conn, row, judged, now)
     elif number > 1 and not judged.late:
         _saved_by_another(conn, row, judged, now)
-    if loaded is not None and judged.made:
-        task = records.get_task(conn, annotation.task)
-        for made in judged.made:
-            about = _subject(conn, delivery, judged, made, task)
-            keep_finding(conn, made, loaded, about, version_id=version, connected_at=connected_at, now=now)
+    if loaded is None or not judged.made:
+        return []
+    task = records.get_task(conn, annotation.task)
+    return [
+        keep_finding(
+            conn,
+            made,
+            loaded,
+            _subject(conn, delivery, judged, made, task),
+            version_id=version,
+            delivery=delivery["id"],
+            connected_at=connected_at,
+            now=now,
+        )
+        for made in judged.made
+    ]
 
 
 def keep_finding(
@@ -118,6 +132,7 @@ def keep_finding(
     subject: planning.Subject,
     *,
     version_id: int | None,
+    delivery: int | None = None,
     connected_at: datetime | None,
     now: datetime,
 ) -> int:
@@ -145,6 +160,7 @@ def keep_finding(
                 created_at=now,
                 state="open",
                 note="",
+                delivery=delivery,
             )
         )
     )

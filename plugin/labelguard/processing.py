@@ -125,15 +125,17 @@ class Processor:
             project = records.get_project(conn, delivery["project"]) if judged.made else None
         connected_at = project["connected_at"] if project else None
 
-        def keep(conn: sa.Connection) -> None:
-            keep_judged(
+        def keep(conn: sa.Connection) -> list[int]:
+            made = keep_judged(
                 conn, delivery, judged, loaded, connected_at, now=self._clock(), complete=unusable is None or not judge
             )
             if last:
                 state = "done" if unusable is None else "failed"
                 _finish(conn, delivery["id"], state, self._clock(), unusable)
+            return made
 
-        self._store.write(keep)
+        for finding in self._store.write(keep):
+            log.info("finding_made", finding=finding, annotation=annotation.id)
 
     def _compare(self, conn: sa.Connection, delivery: Row, event: Event, annotation: Annotation) -> Judged:
         at = annotation.updated_at or annotation.created_at or delivery["received_at"]

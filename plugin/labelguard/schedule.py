@@ -91,6 +91,7 @@ class Jobs:
             "audit": self.audit,
             "sweeps": self.sweeps,
         }[job]
+        began = self.clock()
         run = self.store.write(lambda conn: records.start_job(conn, job, project, self.clock()))
         try:
             summary = work(project)
@@ -102,9 +103,13 @@ class Jobs:
                 why = described(error)
                 log.exception("job_failed", job=job, project=project)
             self.store.write(lambda conn: records.finish_job(conn, run, self.clock(), error=why))
+            self.store.instruments.ran(job, "failed", (self.clock() - began).total_seconds())
             self._report(job, project, why)
             return None
         self.store.write(lambda conn: records.finish_job(conn, run, self.clock(), summary=summary))
+        self.store.instruments.ran(job, "done", (self.clock() - began).total_seconds())
+        if job in ("reconcile", "audit"):
+            self.store.instruments.repaired(summary)
         return summary
 
     def _report(self, job: str, project: int, why: str) -> None:
@@ -224,11 +229,13 @@ class Schedule:
             if missed := self._overdue(job, now, at):
                 self._scheduler.add_job(self._each, "date", args=[job, missed], id=f"{job}-missed", run_date=at_once)
         self._scheduler.start()
+        self._jobs.store.instruments.leads(True)
 
     def stop(self) -> None:
         """Let the job in hand finish, and stop."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
+            self._jobs.store.instruments.leads(False)
 
     def _each(self, job: str, projects: Sequence[int] | None = None) -> None:
         """Run a job for every connected project, or for some; none of them stops the others."""

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from labelguard.instruments import Instruments
 from labelguard.store.migrations import UnknownRevision, upgrade
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class Store:
         """Use :meth:`open`. ``durable=False`` never waits for the disk: for stores that are thrown away."""
         self.url = _checked(url)
         self.path = Path(self.url.database or "")
+        self.instruments = Instruments()
         self._reader = _engine(self.url, begin="BEGIN", durable=durable, read_only=True)
         # Its own engine: IMMEDIATE takes the write lock up front, where waiting for it is still harmless.
         self._writer = _engine(self.url, begin="BEGIN IMMEDIATE", durable=durable)
@@ -190,7 +192,7 @@ class Store:
 
     def _commit(self, jobs: list[_Job]) -> None:
         try:
-            with self._writer.begin() as conn:
+            with self.instruments.commit(len(jobs)), self._writer.begin() as conn:
                 for job in jobs:
                     self._run(conn, job)
         except Exception as error:  # noqa: BLE001 - this thread must live, and nobody may wait for ever
