@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from labelguard.store import records, schema
-from webservice import NOW, PROJECT, Service, service, submission
+from webservice import NOW, PROJECT, Service, service
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
@@ -215,12 +214,12 @@ def _jobs(conn: sa.Connection) -> Iterator[Metric]:
             if ended is None:
                 continue
             label = [job, "" if project is None else str(project)]
-            done = ended if ended.state == "done" else _newest(conn, job, project, runs.c.state == "done")
-            failing.add_metric(label, float(ended.state == "failed"))
+            done = ended if ended["state"] == "done" else _newest(conn, job, project, runs.c.state == "done")
+            failing.add_metric(label, float(ended["state"] == "failed"))
             # Never is as long ago as can be, so that an alert about its age speaks.
-            success.add_metric(label, done.finished_at.timestamp() if done else 0)
+            success.add_metric(label, done["finished_at"].timestamp() if done else 0)
             if done:
-                took.add_metric(label, (done.finished_at - done.started_at).total_seconds())
+                took.add_metric(label, (done["finished_at"] - done["started_at"]).total_seconds())
     yield success
     yield took
     yield failing
@@ -235,12 +234,13 @@ def _names(conn: sa.Connection) -> Iterator[str]:
         name = conn.scalar(sa.select(sa.func.min(job)).where(job > name))
 
 
-def _newest(conn: sa.Connection, job: str, project: int | None, how: sa.ColumnElement[bool]) -> sa.Row[Any] | None:
+def _newest(conn: sa.Connection, job: str, project: int | None, how: sa.ColumnElement[bool]) -> records.Row | None:
     runs = schema.job_runs.c
     # "is not distinct from" would not use the index on either database.
     whose = runs.project.is_(None) if project is None else runs.project == project
     query = sa.select(runs.state, runs.started_at, runs.finished_at).where(runs.job == job, whose, how)
-    return conn.execute(query.order_by(runs.started_at.desc(), runs.id.desc()).limit(1)).first()
+    found = conn.execute(query.order_by(runs.started_at.desc(), runs.id.desc()).limit(1)).mappings().first()
+    return dict(found) if found is not None else None
 
 
 def _size(conn: sa.Connection) -> int | None:
