@@ -88,6 +88,11 @@ class Settings(BaseModel):
     """Minutes between two looks at Label Studio for what the webhook missed."""
     nightly_at: Annotated[str, AfterValidator(_time_of_day)] = "03:00"
     """When the full audit and the sweeps run, UTC."""
+    raw_days: int = Field(default=30, ge=1)
+    """Days after which what was delivered is no longer kept as it came, nor the data of tasks that were deleted;
+    annotations, judgments, findings and actions stay. See [operations](operations.md#how-long-things-are-kept)."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """A port of its own for `/metrics`, for processes that serve nothing else; 0 for none."""
     keep_rejected: int = Field(default=1000, ge=0)
     """How many refused deliveries are kept for the admin to see."""
     notify: dict[str, SecretStr] = Field(default_factory=dict)
