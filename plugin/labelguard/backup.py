@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from labelguard.store import Store, records
-from labelguard.store.schema import UtcDateTime, actions, inbox, metadata, projects
+from labelguard.store.schema import actions, metadata, projects
 
 ROLES = ("engine", "outbox")
 """What a running service does with a store, each under a lock of its own (:meth:`Store.exclusive`)."""
@@ -29,7 +29,10 @@ ROLES = ("engine", "outbox")
 TELLS = ("notify", "escalate")
 """Actions that send a message. The others have a target that is read first, and find their work done."""
 
-_ASK_AGAIN = "It was waiting when the backup was made, and may have been sent since. Approve it to send it (again), or reject it."
+_ASK_AGAIN = (
+    "It was waiting when the backup was made, and may have been sent since: approve it to send it (again), "
+    "or reject it."
+)
 
 
 class CannotBackUp(Exception):
@@ -167,11 +170,6 @@ def done_since(conn: sa.Connection, since: datetime | None) -> int:
     """How many actions took effect after that moment: those a restore forgets."""
     query = sa.select(sa.func.count()).select_from(actions).where(actions.c.state == "done")
     return conn.scalar(query if since is None else query.where(actions.c.updated_at > since)) or 0
-
-
-def newest_delivery(conn: sa.Connection) -> datetime | None:
-    """When the newest delivery came."""
-    return conn.scalar(sa.select(sa.func.max(inbox.c.received_at, type_=UtcDateTime())))
 
 
 def _opened(file: Path, mode: str) -> sqlite3.Connection:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import sqlalchemy as sa
 
 from labelguard.events import Project
@@ -14,13 +15,14 @@ from labelguard.judgments import Judgment, judgments_of
 from labelguard.policy import Policy
 from labelguard.rules import GoldAnswer, TaskJudgment
 from labelguard.store import Store, records
-from labelguard.store.schema import annotations as annotations_table, judgments, tasks
+from labelguard.store.schema import annotations as annotations_table, gold, judgments, rule_states, tasks
+from labelguard.store.statements import Statement
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_TASK_JUDGMENTS = (
+_OPINIONS = Statement(
     sa.select(
         judgments.c.annotator,
         judgments.c.annotation,
@@ -31,12 +33,11 @@ _TASK_JUDGMENTS = (
     )
     .join(annotations_table, annotations_table.c.row == judgments.c.annotation_row)
     .where(
+        # Not by project as well, which a task has but one of: SQLite would then read the whole project's.
         judgments.c.task == sa.bindparam("of_task"),
         judgments.c.control == sa.bindparam("of_control"),
-        judgments.c.project == sa.bindparam("of_project"),
         judgments.c.region == "",
         judgments.c.first,
-        judgments.c.annotation != sa.bindparam("annotation"),
         judgments.c.annotator.is_not(None),
         annotations_table.c.deleted_at.is_(None),
         sa.not_(annotations_table.c.was_cancelled),
@@ -44,85 +45,159 @@ _TASK_JUDGMENTS = (
     )
     .order_by(judgments.c.at, judgments.c.id)
 )
+_GOLD = Statement(
+    sa.select(gold.c.result, gold.c.version)
+    .where(
+        gold.c.project == sa.bindparam("of_project"),
+        gold.c.task == sa.bindparam("of_task"),
+        gold.c.retired_at.is_(None),
+    )
+    .order_by(gold.c.version.desc())
+    .limit(1)
+)
+_STATE = Statement(
+    sa.select(sa.cast(rule_states.c.state, sa.Text)).where(
+        rule_states.c.project == sa.bindparam("of_project"),
+        rule_states.c.rule == sa.bindparam("of_rule"),
+        rule_states.c.subject == sa.bindparam("of_subject"),
+    )
+)
 
 
-class Memory:
-    """Rules' memories as read and changed while one submission is looked at."""
+class _Memory:
+    """A rule's memory about one subject."""
+
+    __slots__ = ("_kept", "changed", "text", "value")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        """What it was read from, or last kept as."""
+        self.changed = False
+        """Whether that is not what the store has."""
+        self._kept: dict[str, Any] = msgspec.json.decode(text)
+        self.value: dict[str, Any] = msgspec.json.decode(text)
+        """What rules change in place."""
+
+    def keep(self) -> None:
+        """Take in what was changed; raises TypeError or ValueError for what cannot be kept."""
+        if self.value == self._kept:
+            return
+        text = msgspec.json.encode(self.value)
+        kept = msgspec.json.decode(text)
+        if kept != self.value:
+            # JSON knows fewer things than Python. This says which one cannot be kept, or makes it one that can.
+            text = json.dumps(self.value, allow_nan=False, ensure_ascii=False).encode()
+            self.value = msgspec.json.decode(text)
+            kept = msgspec.json.decode(text)
+        self.text, self._kept, self.changed = text.decode(), kept, True
+
+    def forget(self) -> None:
+        """Drop what was changed."""
+        self.value = msgspec.json.decode(self.text)
+
+
+class Memories:
+    """Rules' memories as read and changed while a batch of submissions is looked at."""
 
     def __init__(self, conn: sa.Connection, project: int) -> None:
         self._conn = conn
         self._project = project
-        self._states: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+        self._all: dict[tuple[str, str], _Memory] = {}
+        self._touched: dict[str, list[_Memory]] = {}
 
     def of(self, rule: str, subject: str) -> dict[str, Any]:
         """The memory of a rule about a subject, to be changed in place."""
-        known = self._states.get((rule, subject))
-        if known is None:
-            state = records.get_rule_state(self._conn, self._project, rule, subject)
-            known = self._states[(rule, subject)] = (json.dumps(state), state)
-        return known[1]
+        memory = self._all.get((rule, subject))
+        if memory is None:
+            found = _STATE.first(self._conn, of_project=self._project, of_rule=rule, of_subject=subject)
+            memory = self._all[(rule, subject)] = _Memory("{}" if found is None else found[0])
+        self._touched.setdefault(rule, []).append(memory)
+        return memory.value
+
+    def keep(self, rule: str) -> None:
+        """Take in what a rule changed since the last :meth:`keep` or :meth:`forget`.
+
+        Raises:
+            TypeError, ValueError: it put something into its memory that cannot be kept.
+        """
+        for memory in self._touched.get(rule, ()):
+            memory.keep()
+        self._touched.pop(rule, None)
 
     def forget(self, rule: str) -> None:
-        """Drop what a rule changed: it raised half-way."""
-        self._states = {key: value for key, value in self._states.items() if key[0] != rule}
+        """Drop what a rule changed since then: it raised half-way."""
+        for memory in self._touched.pop(rule, ()):
+            memory.forget()
 
-    def check(self, rule: str) -> None:
-        """Raise TypeError or ValueError where a rule put something into its memory that cannot be kept."""
-        for (owner, _), (_, state) in self._states.items():
-            if owner == rule:
-                json.dumps(state, allow_nan=False, ensure_ascii=False).encode()
+    def changes(self) -> Iterator[tuple[str, str, str]]:
+        """(rule, subject, JSON text) of every memory that is not what it was when it was read."""
+        for (rule, subject), memory in self._all.items():
+            if memory.changed:
+                yield rule, subject, memory.text
 
-    def changes(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """(rule, subject, state) of every memory that differs from what was read."""
-        for (rule, subject), (before, state) in self._states.items():
-            if json.dumps(state) != before:
-                yield rule, subject, state
+
+class View:
+    """What rules may know of a project: one snapshot of the store, and on top what a batch adds to it."""
+
+    def __init__(self, conn: sa.Connection, project: int) -> None:
+        self.conn = conn
+        self.memories = Memories(conn, project)
+        self._project = project
+        self._gold: dict[int, GoldAnswer | None] = {}
+        self._opinions: dict[tuple[int, str], list[TaskJudgment]] = {}
+
+    def gold(self, task: int) -> GoldAnswer | None:
+        """The vault's active answer for a task, or None."""
+        if task not in self._gold:
+            found = _GOLD.first(self.conn, of_project=self._project, of_task=task)
+            self._gold[task] = None if found is None else GoldAnswer(task, judgments_of(found[0]), found[1])
+        return self._gold[task]
+
+    def opinions(self, task: int, control: str) -> list[TaskJudgment]:
+        """First submissions of a task for a control, oldest first, by whomever and however many."""
+        known = self._opinions.get((task, control))
+        if known is None:
+            rows = _OPINIONS.rows(self.conn, of_task=task, of_control=control)
+            known = self._opinions[(task, control)] = [
+                TaskJudgment(annotator, annotation, Judgment.from_row(control, kind, "", value, labels), at)
+                for annotator, annotation, kind, value, labels, at in rows
+            ]
+        return known
+
+    def add_opinion(self, task: int, opinion: TaskJudgment) -> None:
+        """Let the submissions that follow in the batch know of this one."""
+        control = opinion.judgment.control
+        known = [*self.opinions(task, control), opinion]
+        self._opinions[(task, control)] = sorted(known, key=lambda each: each.at)
 
 
 class StoreContext:
-    """A guardrail's :class:`~labelguard.rules.Context` over one snapshot of the store."""
+    """A guardrail's :class:`~labelguard.rules.Context` over a :class:`View`."""
 
-    def __init__(
-        self,
-        conn: sa.Connection,
-        *,
-        project: int,
-        rule: str,
-        memory: Memory,
-        annotation: int,
-        own_user: int | None,
-    ) -> None:
+    __slots__ = ("_annotation", "_own_user", "_rule", "_view")
+
+    def __init__(self, view: View, *, rule: str, annotation: int, own_user: int | None) -> None:
         """``annotation`` is the one under judgment; ``own_user``'s annotations are nobody's opinion."""
-        self._conn = conn
-        self._project = project
+        self._view = view
         self._rule = rule
-        self._memory = memory
         self._annotation = annotation
         self._own_user = own_user
 
     def task_judgments(self, task: int, control: str) -> Sequence[TaskJudgment]:
         """See :meth:`labelguard.rules.Context.task_judgments`."""
-        wanted = {
-            "of_task": task,
-            "of_control": control,
-            "of_project": self._project,
-            "annotation": self._annotation,
-        }
         earliest: dict[int, TaskJudgment] = {}
-        for annotator, annotation, kind, value, labels, at in self._conn.execute(_TASK_JUDGMENTS, wanted):
-            if annotator != self._own_user and annotator not in earliest:
-                judgment = Judgment.from_row(control, kind, "", value, labels)
-                earliest[annotator] = TaskJudgment(annotator, annotation, judgment, at)
+        for opinion in self._view.opinions(task, control):
+            if opinion.annotation != self._annotation and opinion.annotator != self._own_user:
+                earliest.setdefault(opinion.annotator, opinion)
         return list(earliest.values())
 
     def gold(self, task: int) -> GoldAnswer | None:
         """See :meth:`labelguard.rules.Context.gold`."""
-        row = records.get_gold(self._conn, self._project, task)
-        return GoldAnswer(task, judgments_of(row["result"]), row["version"]) if row else None
+        return self._view.gold(task)
 
     def state(self, subject: str) -> MutableMapping[str, Any]:
         """See :meth:`labelguard.rules.Context.state`."""
-        return self._memory.of(self._rule, subject)
+        return self._view.memories.of(self._rule, subject)
 
 
 class StoreSweepContext:

@@ -18,8 +18,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from labelguard.connectors import NotFound, Studio, TaskRecord
-from labelguard.engine import Clock, Engine, Origin
+from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation, Event, Project
+from labelguard.inbox import Origin
 from labelguard.store import Store, records
 from labelguard.store.records import Row
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +24,9 @@ _SECRET_WORDS = frozenset(
 )
 _SECRET_PAIRS = frozenset({"access", "account", "api", "encryption", "private", "secret", "shared", "signing"})
 """Words that make a following ``key`` a secret: ``aws_access_key_id``, Azure's ``account_key``."""
+
+_REMEMBERED = 64
+"""Characters of a key up to which it is remembered whether it names a secret."""
 
 _CONTENT = frozenset({"data", "meta", "result", "prediction", "predictions", "drafts"})
 """Fields of tasks and annotations that hold the customer's own data and labels."""
@@ -50,6 +54,12 @@ def redact(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_secret_key(key: str) -> bool:
     """Whether a key names a secret: ``task_data_password``, ``apiKey``, ``X-Auth-Token``, ..."""
+    # Label Studio's own names are short and come with every delivery; what else is sent must not fill the memory.
+    return _names_secret(key) if len(key) <= _REMEMBERED else _names_secret.__wrapped__(key)
+
+
+@lru_cache(maxsize=4096)
+def _names_secret(key: str) -> bool:
     words = [word.lower() for word in _WORDS.findall(key)]
     if not _SECRET_WORDS.isdisjoint(words):
         return True
@@ -64,6 +74,8 @@ def _redacted(key: str, value: Any, *, owner: bool) -> Any:
     if key == "headers":
         # A webhook's own headers carry the only authentication there is, under any name.
         return dict.fromkeys(value, REMOVED) if isinstance(value, Mapping) else REMOVED
+    if isinstance(value, (str, int, float)):
+        return value
     return _copied(value, owner=owner)
 
 
@@ -71,7 +83,9 @@ def _copied(value: Any, *, owner: bool) -> Any:
     if isinstance(value, Mapping):
         kept = _CONTENT if owner else _DERIVED
         return {
-            key: inner if key in kept else _redacted(key, inner, owner=owner and key in _CONTENT_OWNERS)
+            key: inner
+            if inner is None or key in kept
+            else _redacted(key, inner, owner=owner and key in _CONTENT_OWNERS)
             for key, inner in value.items()
         }
     if isinstance(value, list):

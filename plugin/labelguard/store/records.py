@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert  # its conflict clauses are SQLite's too
 
@@ -34,6 +35,7 @@ from labelguard.store.schema import (
     switches,
     tasks,
 )
+from labelguard.store.statements import JsonText, Statement
 
 Row = dict[str, Any]
 
@@ -53,20 +55,36 @@ FINDING_STEPS = {
 
 # Asked for each delivery, so built once: putting a statement together takes longer than SQLite takes to run it.
 _PROJECT = sa.select(projects).where(projects.c.id == sa.bindparam("wanted"))
+_PROJECT_NOW = Statement(_PROJECT)
 _TASK = sa.select(tasks).where(tasks.c.id == sa.bindparam("wanted"))
-_ADD_TASK = insert(tasks)
-_NEWEST_POLICY = sa.select(sa.func.max(policies.c.version)).where(policies.c.project == sa.bindparam("wanted"))
-_NOTE_ANNOTATOR = insert(annotators).on_conflict_do_nothing()
-_RULE_STATE = sa.select(rule_states.c.state).where(
-    rule_states.c.project == sa.bindparam("project"),
-    rule_states.c.rule == sa.bindparam("rule"),
-    rule_states.c.subject == sa.bindparam("subject"),
+_TASK_TIMES = Statement(
+    sa.select(tasks.c.created_at, tasks.c.updated_at, tasks.c.deleted_at).where(tasks.c.id == sa.bindparam("wanted"))
 )
-_SET_RULE_STATE = insert(rule_states)
-_SET_RULE_STATE = _SET_RULE_STATE.on_conflict_do_update(
-    index_elements=["project", "rule", "subject"],
-    set_={name: _SET_RULE_STATE.excluded[name] for name in ("state", "updated_at")},
+_NEWEST_POLICY = Statement(
+    sa.select(sa.func.max(policies.c.version)).where(policies.c.project == sa.bindparam("wanted"))
 )
+_NOTE_ANNOTATOR = Statement(
+    insert(annotators)
+    .values(id=sa.bindparam("id"), email="", name="", active=True)
+    .on_conflict_do_nothing(index_elements=["id"])
+)
+
+
+def _upsert(table: sa.Table, key: Sequence[str], json: Sequence[str]) -> Statement:
+    """An insert of every column (JSON as text) that updates the row with the same key."""
+    names = [column.name for column in table.c]
+    adding = insert(table).values(
+        {name: sa.bindparam(name, type_=JsonText() if name in json else None) for name in names}
+    )
+    return Statement(
+        adding.on_conflict_do_update(
+            index_elements=list(key), set_={name: adding.excluded[name] for name in names if name not in key}
+        )
+    )
+
+
+_PUT_TASK = _upsert(tasks, ["id"], ["data", "meta"])
+_PUT_RULE_STATE = _upsert(rule_states, ["project", "rule", "subject"], ["state"])
 
 
 def _row(conn: sa.Connection, query: sa.Select[Any], **wanted: Any) -> Row | None:
@@ -152,6 +170,12 @@ def get_project(conn: sa.Connection, project: int) -> Row | None:
     return _row(conn, _PROJECT, wanted=project)
 
 
+def project_now(conn: sa.Connection, project: int) -> Row | None:
+    """One project's row, for what asks with every delivery."""
+    found = _PROJECT_NOW.first(conn, wanted=project)
+    return None if found is None else dict(zip(projects.c.keys(), found, strict=True))
+
+
 def list_projects(conn: sa.Connection, *, connected: bool | None = None) -> list[Row]:
     """Projects, by id."""
     query = sa.select(projects).order_by(projects.c.id)
@@ -193,9 +217,9 @@ def save_annotators(conn: sa.Connection, users: Sequence[User]) -> None:
         )
 
 
-def note_annotator(conn: sa.Connection, annotator: int) -> None:
-    """Make sure that somebody whose work arrived is known, by number until Label Studio tells the name."""
-    conn.execute(_NOTE_ANNOTATOR, {"id": annotator})
+def note_annotators(conn: sa.Connection, ids: Sequence[int]) -> None:
+    """Make sure that people whose work arrived are known, by number until Label Studio tells the names."""
+    _NOTE_ANNOTATOR.run(conn, [{"id": annotator} for annotator in ids])
 
 
 def get_annotator(conn: sa.Connection, annotator: int) -> Row | None:
@@ -230,7 +254,7 @@ def save_task(conn: sa.Connection, task: Task, now: datetime, *, listed: bool = 
     }
     known = get_task(conn, task.id)
     if known is None:
-        conn.execute(_ADD_TASK, {"id": task.id, **values})
+        conn.execute(insert(tasks).values(id=task.id, **values))
         return
     if task.updated_at and known["updated_at"] and task.updated_at < known["updated_at"]:
         return
@@ -246,6 +270,33 @@ def save_task(conn: sa.Connection, task: Task, now: datetime, *, listed: bool = 
 def get_task(conn: sa.Connection, task: int) -> Row | None:
     """One task's row."""
     return _row(conn, _TASK, wanted=task)
+
+
+def task_times(conn: sa.Connection, task: int) -> tuple[datetime | None, datetime | None, datetime | None] | None:
+    """When a task was made, changed and deleted; None where it is not known."""
+    found = _TASK_TIMES.first(conn, wanted=task)
+    return None if found is None else (found[0], found[1], found[2])
+
+
+def put_tasks(conn: sa.Connection, described: Iterable[tuple[Task, datetime | None]]) -> None:
+    """Insert or update tasks, each with its time of deletion, if any, whatever the store says of them now."""
+    _PUT_TASK.run(
+        conn,
+        [
+            {
+                "id": task.id,
+                "project": task.project,
+                "data": msgspec.json.encode(task.data).decode(),
+                "meta": msgspec.json.encode(task.meta).decode(),
+                "overlap": task.overlap,
+                "is_labeled": task.is_labeled,
+                "created_at": task.created_at,
+                "updated_at": task.updated_at,
+                "deleted_at": deleted_at,
+            }
+            for task, deleted_at in described
+        ],
+    )
 
 
 def live_task_ids(conn: sa.Connection, project: int) -> set[int]:
@@ -334,7 +385,7 @@ def get_policy(conn: sa.Connection, project: int, version: int | None = None) ->
 
 def newest_policy_version(conn: sa.Connection, project: int) -> int | None:
     """The number of a project's newest policy, or None without one."""
-    newest = conn.scalar(_NEWEST_POLICY, {"wanted": project})
+    ((newest,),) = _NEWEST_POLICY.rows(conn, wanted=project)
     return None if newest is None else int(newest)
 
 
@@ -544,18 +595,15 @@ def set_cursor(conn: sa.Connection, name: str, value: Any, now: datetime) -> Non
     )
 
 
-def get_rule_state(conn: sa.Connection, project: int, rule: str, subject: str) -> dict[str, Any]:
-    """A rule's memory about a subject; empty when it has none."""
-    found = conn.scalar(_RULE_STATE, {"project": project, "rule": rule, "subject": subject})
-    return dict(found) if found else {}
-
-
-def set_rule_state(
-    conn: sa.Connection, project: int, rule: str, subject: str, state: Mapping[str, Any], now: datetime
-) -> None:
-    """Keep a rule's memory about a subject."""
-    about = {"project": project, "rule": rule, "subject": subject}
-    conn.execute(_SET_RULE_STATE, {**about, "state": dict(state), "updated_at": now})
+def put_rule_states(conn: sa.Connection, project: int, changes: Iterable[tuple[str, str, str]], now: datetime) -> None:
+    """Keep rules' memories: (rule, subject, JSON text) each."""
+    _PUT_RULE_STATE.run(
+        conn,
+        [
+            {"project": project, "rule": rule, "subject": subject, "state": text, "updated_at": now}
+            for rule, subject, text in changes
+        ],
+    )
 
 
 _ACTIONS = "actions"
