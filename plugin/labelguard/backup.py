@@ -64,6 +64,8 @@ class Restored:
     """Where the store that was there is now."""
     to_decide: int
     """Messages that a person must decide about before they are sent."""
+    forgotten: int | None
+    """Actions of the replaced store that took effect after the backup; None where it cannot be read."""
 
 
 def back_up(store: Path, file: Path) -> Contents:
@@ -135,7 +137,8 @@ def restore(file: Path, store: Path, *, now: datetime, by: str) -> Restored:
     contents = verify(file)
     store.parent.mkdir(parents=True, exist_ok=True)
     with _beside(store) as copy, ExitStack() as stack:
-        _alone(store, stack)
+        held = _alone(store, stack)
+        forgotten = _done_since(held, contents) if held else None
         shutil.copyfile(file, copy)
         made = Store.open(f"sqlite:///{copy}")
         try:
@@ -149,7 +152,7 @@ def restore(file: Path, store: Path, *, now: datetime, by: str) -> Restored:
         replaced = _set_aside(store, now)
         copy.replace(store)
         _to_disk(store.parent)
-    return Restored(contents, replaced, waiting)
+    return Restored(contents, replaced, waiting, forgotten)
 
 
 def after_restore(conn: sa.Connection, *, now: datetime, by: str) -> int:
@@ -166,10 +169,32 @@ def after_restore(conn: sa.Connection, *, now: datetime, by: str) -> int:
     return conn.execute(waiting.values(state="proposed", next_at=None, error=_ASK_AGAIN, updated_at=now)).rowcount
 
 
-def done_since(conn: sa.Connection, since: datetime | None) -> int:
-    """How many actions took effect after that moment: those a restore forgets."""
-    query = sa.select(sa.func.count()).select_from(actions).where(actions.c.state == "done")
-    return conn.scalar(query if since is None else query.where(actions.c.updated_at > since)) or 0
+def compact(store: Path) -> int:
+    """Give what was freed in a SQLite store back to the disk; returns how many bytes.
+
+    Raises:
+        CannotBackUp: a service uses the store, or the disk has no room for a second one.
+    """
+    before = store.stat().st_size
+    with ExitStack() as stack:
+        conn = _alone(store, stack)
+        try:
+            if conn is not None:
+                conn.execute("ROLLBACK")
+                conn.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            raise CannotBackUp(f"The store {store} cannot be made smaller: {error}.") from None
+    return before - store.stat().st_size
+
+
+def _done_since(conn: sqlite3.Connection, contents: Contents) -> int | None:
+    """How many actions took effect after the backup; None where the store does not say any more."""
+    since = f"{contents.until:%Y-%m-%d %H:%M:%S.%f}" if contents.until else ""
+    query = "SELECT count(*) FROM actions WHERE state IN ('done', 'undone') AND updated_at > ?"
+    try:
+        return int(conn.execute(query, (since,)).fetchone()[0])
+    except sqlite3.Error:
+        return None
 
 
 def _opened(file: Path, mode: str) -> sqlite3.Connection:
@@ -189,35 +214,45 @@ def _beside(file: Path) -> Iterator[Path]:
             leftover.unlink(missing_ok=True)
 
 
-def _alone(store: Path, stack: ExitStack) -> None:
+def _alone(store: Path, stack: ExitStack) -> sqlite3.Connection | None:
     """Make sure that no service uses the store, and that none begins to while this lasts.
+
+    Returns the connection that holds it, in an exclusive transaction; None where there is no sound store.
 
     Raises:
         CannotBackUp: one does.
     """
-    busy = CannotBackUp(f"A service uses the store {store}. Stop labelguard first, and try again.")
-    for role in ROLES:
-        handle = stack.enter_context(store.with_name(f"{store.name}-{role}.lock").open("a"))
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise busy from None
+    _locked(store, stack)
     if not store.exists():
-        return
+        return None
     conn = stack.enter_context(closing(_opened(store, "rw")))
     try:
         # Leaving the write-ahead log needs the file for oneself: a service holds it open, at work or not.
         (mode,) = conn.execute("PRAGMA journal_mode=DELETE").fetchone()
         if mode != "delete":
-            raise busy
+            raise _busy(store)
         conn.execute("BEGIN EXCLUSIVE")
-        stack.callback(conn.execute, "ROLLBACK")
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
-            raise busy from None
-        # A damaged store is what a backup is for.
+            raise _busy(store) from None
+        return None
     except sqlite3.DatabaseError:
-        pass
+        return None  # a damaged store is what a backup is for
+    return conn
+
+
+def _locked(store: Path, stack: ExitStack) -> None:
+    """Take the roles of a running service."""
+    for role in ROLES:
+        handle = stack.enter_context(store.with_name(f"{store.name}-{role}.lock").open("a"))
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _busy(store) from None
+
+
+def _busy(store: Path) -> CannotBackUp:
+    return CannotBackUp(f"A service uses the store {store}. Stop labelguard first, and try again.")
 
 
 def _set_aside(store: Path, now: datetime) -> Path | None:

@@ -38,6 +38,9 @@ _SPAN = 20_000
 _BATCH = 500
 """Rows of one transaction; also what one statement may name."""
 
+_KEYS = 300
+"""Keys of three columns that one statement names."""
+
 _WORDS = re.compile(r"[a-z]+")
 _PEOPLE = frozenset(
     {"annotator", "annotators", "author", "authors", "by", "editor", "entered", "excess", "members", "others", "peer"}
@@ -253,10 +256,10 @@ class _Work:
         r = rule_states.c
         with self._store.read() as conn:
             keys = [tuple(row) for row in conn.execute(sa.select(r.project, r.rule, r.subject))]
-        for start in range(0, len(keys), _BATCH):
+        for start in range(0, len(keys), _KEYS):
             # Not while the engine changes what was read here.
             with self._store.exclusive("engine"):
-                done.memories += self._remember_otherwise(keys[start : start + _BATCH])
+                done.memories += self._remember_otherwise(keys[start : start + _KEYS])
 
     def _remember_otherwise(self, keys: Sequence[tuple[int, str, str]]) -> int:
         r = rule_states.c

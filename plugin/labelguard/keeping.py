@@ -275,7 +275,9 @@ def _refresh(conn: sa.Connection, judged: Judged) -> None:
     existing, annotation = judged.existing, judged.annotation
     if existing is None or judged.at != existing["updated_at"]:
         return
-    values: Row = {"ground_truth": annotation.ground_truth, "completed_by": annotation.completed_by}
+    values: Row = {"ground_truth": annotation.ground_truth}
+    if existing["completed_by"] is None or existing["completed_by"] >= 0:  # below are those who were erased
+        values["completed_by"] = annotation.completed_by
     if judged.delivery.origin != "webhook":
         values["deleted_at"] = None
     if any(existing[key] != value for key, value in values.items()):

@@ -283,9 +283,14 @@ def _differs(row: Row, annotation: Annotation) -> bool:
         or annotation.content_hash != row["content_hash"]
         or annotation.was_cancelled != row["was_cancelled"]
         or annotation.ground_truth != row["ground_truth"]
-        or annotation.completed_by != row["completed_by"]
-        or annotation.updated_by != row["updated_by"]
+        or _other_person(row["completed_by"], annotation.completed_by)
+        or _other_person(row["updated_by"], annotation.updated_by)
     )
+
+
+def _other_person(ours: int | None, theirs: int | None) -> bool:
+    """Whether Label Studio names somebody else; whom we erased we do not know any more."""
+    return ours != theirs and (ours is None or ours >= 0)
 
 
 def _edited(annotation: Annotation) -> bool:
