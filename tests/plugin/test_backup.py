@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from databases import SQLITE
 from deliveries import ADMIN, LABELGUARD, PROJECT, annotation, at, created
 from fakestudio import FakeNotifier, FakeStudio
 from guarded import Guarded, guarded, policy
@@ -29,6 +30,7 @@ from labelguard.outbox import Outbox
 from labelguard.reconcile import reconcile
 from labelguard.store import Store, records, schema
 
+pytestmark = pytest.mark.store(SQLITE)
 WRONG = ("spam", "important")
 Run = Callable[..., tuple[int, str, str]]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import sqlalchemy as sa
 
+from databases import SQLITE
 from deliveries import PROJECT, annotation, created
 from fakestudio import FakeNotifier, FakeStudio
 from guarded import Guarded, guarded, policy
@@ -20,7 +20,7 @@ from labelguard.outbox import Outbox
 from labelguard.schedule import Jobs
 from labelguard.settings import Settings
 from labelguard.store import Store, records, schema
-from labelguard.web.metrics import Metrics, serve_metrics
+from labelguard.web.metrics import Metrics
 from webservice import NOW, Service, service, submission
 
 WRONG = ("spam", "important")
@@ -245,17 +245,6 @@ def test_two_services_in_one_process_do_not_share_numbers(web: Service, tmp_path
         assert 'labelguard_receive_seconds_count{status="200"}' not in scrape(second)
 
 
-def test_a_process_without_a_web_side_serves_its_numbers(world: Guarded) -> None:
-    """On a port of its own, for as long as it works."""
-    world.take(created(annotation(11, *WRONG)))
-    with serve_metrics(world.store, world.clock, 0) as port:
-        text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
-
-    assert numbers(text)["labelguard_findings_total"] == 1
-    with pytest.raises(requests.ConnectionError):
-        requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10)
-
-
 def steps(store: Store, clock: Any) -> int:
     """How many steps SQLite's machine takes for a scrape: what it costs, whatever else the machine does."""
     count = 0
@@ -271,14 +260,15 @@ def steps(store: Store, clock: Any) -> int:
     def leave(connection: sqlite3.Connection, *_: object) -> None:
         connection.set_progress_handler(None, 1)
 
-    sa.event.listen(store._reader, "checkout", watch)
-    sa.event.listen(store._reader, "checkin", leave)
+    sa.event.listen(store._backend.reader, "checkout", watch)
+    sa.event.listen(store._backend.reader, "checkin", leave)
     Metrics(store, clock).exposition()
-    sa.event.remove(store._reader, "checkout", watch)
-    sa.event.remove(store._reader, "checkin", leave)
+    sa.event.remove(store._backend.reader, "checkout", watch)
+    sa.event.remove(store._backend.reader, "checkin", leave)
     return count
 
 
+@pytest.mark.store(SQLITE)
 def test_a_scrape_costs_the_same_however_long_the_history(world: Guarded) -> None:
     """What is done is not looked at: twenty times the deliveries, judgments, findings, actions and runs."""
 
@@ -296,10 +286,10 @@ def test_a_scrape_costs_the_same_however_long_the_history(world: Guarded) -> Non
         conn.execute(sa.insert(schema.job_runs), [{**run, "summary": {}} for run in runs])
 
     world.take(created(annotation(11, *WRONG)))
-    with world.store._writer.begin() as conn:
+    with world.store._backend.writer.begin() as conn:
         history(conn, 100)
     few = steps(world.store, world.clock)
-    with world.store._writer.begin() as conn:
+    with world.store._backend.writer.begin() as conn:
         conn.execute(sa.delete(schema.job_runs))
         conn.execute(sa.update(schema.inbox).values(digest=schema.inbox.c.digest + "a"))
         conn.execute(sa.update(schema.actions).values(key=schema.actions.c.key + "a"))

