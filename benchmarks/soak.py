@@ -384,10 +384,14 @@ class Load:
 
 
 def deliver(load: Load, world: World, port: int, start: float, count: int) -> None:
-    """Send deliveries at their times over one connection, as many of these threads do."""
+    """Send deliveries at their times over one connection, as many of these threads do.
+
+    When the time is over, what could not be sent is not sent any more.
+    """
+    end = start + count / world.rate
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {TOKEN_HEADER: TOKEN, "Content-Type": "application/json"}
-    while (number := load.next()) < count:
+    while time.monotonic() < end and (number := load.next()) < count:
         due = start + number / world.rate
         body = world.delivery(number)
         time.sleep(max(0.0, due - time.monotonic()))
@@ -505,7 +509,7 @@ def row(load: Load, sample: Sample, cpu: float) -> list[str]:
     ]  # fmt: skip
 
 
-def verdict(samples: list[Sample], load: Load, received: float, warm: float, flat: float) -> list[str]:
+def verdict(samples: list[Sample], load: Load, received: float, planned: int, warm: float, flat: float) -> list[str]:
     """What is wrong, as sentences; says what was measured."""
     after = [sample for sample in samples if sample.minutes >= warm]
     problems = []
@@ -525,6 +529,8 @@ def verdict(samples: list[Sample], load: Load, received: float, warm: float, fla
         print(f"Open {name}: at most {most}, {rise:+.3f} a minute.")
         if rise > 0.1:
             problems.append(f"The number of {name} grows by {rise:.2f} a minute.")
+    if load.taken < 0.99 * planned:
+        problems.append(f"Only {load.taken:,} of {planned:,} deliveries could be sent in time.")
     print(f"Received {received:,.0f}, answered with 200 {load.taken:,}, pages answered {load.pages:,}.")
     if load.refused:
         problems.append(f"{len(load.refused)} requests were not answered with 200, the first: {load.refused[0]}")
@@ -588,7 +594,7 @@ def run(minutes: float, rate: float, database_url: str | None, flat: float, keep
         quantiles = [1000 * load.all[int(share * (len(load.all) - 1))] for share in (0.5, 0.9, 0.99, 0.999, 1)]
         print("Latency from when due, p50/p90/p99/p99.9/max in ms: " + " / ".join(f"{q:.1f}" for q in quantiles))
         # The time in which caches fill and every thread has begun.
-        return verdict(samples, load, received, warm=min(10.0, 0.3 * minutes), flat=flat)
+        return verdict(samples, load, received, count, warm=min(10.0, 0.3 * minutes), flat=flat)
 
 
 def main() -> None:
