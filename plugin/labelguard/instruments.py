@@ -74,7 +74,7 @@ class Instruments:
         self._unverified = counter("unverified", "Actions stopped by what Label Studio itself said.", "reason")
         self._repaired = counter("repaired", "What no webhook told and reconciling found.", "what")
         self._lost = counter("lost_versions", "First versions that nobody can know any more.")
-        self._job = histogram("job_seconds", "How long scheduled jobs took.", "job", "state", buckets=_JOBS_TAKE)
+        self._job = histogram("job_seconds", "How long scheduled jobs took.", "job_name", "state", buckets=_JOBS_TAKE)
         self._write = histogram(
             "store_write_seconds", "How long one commit of waiting writes took.", buckets=_ANSWERED_WITHIN
         )

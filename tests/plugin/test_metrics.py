@@ -191,7 +191,7 @@ def jobs(world: Guarded, studio: FakeStudio) -> Jobs:
 def test_each_job_shows_when_it_last_did_its_work(world: Guarded) -> None:
     """Since when one fails, and that one never succeeded."""
     studio = FakeStudio()
-    of = f'{{job="reconcile",project="{PROJECT}"}}'
+    of = f'{{job_name="reconcile",project="{PROJECT}"}}'
     studio.down = True
     jobs(world, studio).run("reconcile", PROJECT)
     never = told(world)
@@ -207,8 +207,8 @@ def test_each_job_shows_when_it_last_did_its_work(world: Guarded) -> None:
     name = f"labelguard_job_last_success_timestamp_seconds{of}"
     assert [never[name], worked[name], failed[name]] == [0, at.timestamp(), at.timestamp()]
     assert [found[f"labelguard_job_failing{of}"] for found in (never, worked, failed)] == [1, 0, 1]
-    assert failed['labelguard_job_seconds_count{job="reconcile",state="failed"}'] == 2
-    assert failed['labelguard_job_seconds_count{job="reconcile",state="done"}'] == 1
+    assert failed['labelguard_job_seconds_count{job_name="reconcile",state="failed"}'] == 2
+    assert failed['labelguard_job_seconds_count{job_name="reconcile",state="done"}'] == 1
     assert f"labelguard_job_last_success_seconds{of}" in worked
 
 

@@ -176,12 +176,15 @@ def _due(conn: sa.Connection, kind: str, now: datetime) -> tuple[int, datetime |
 
 def _jobs(conn: sa.Connection) -> Iterator[Metric]:
     runs = schema.job_runs
+    # Not "job": Prometheus has a label of that name of its own, and would rename ours.
     success = GaugeMetricFamily(
-        "labelguard_job_last_success_timestamp_seconds", "When a job last did its work.", labels=["job", "project"]
+        "labelguard_job_last_success_timestamp_seconds", "When a job last did its work.", labels=["job_name", "project"]
     )
-    took = GaugeMetricFamily("labelguard_job_last_success_seconds", "How long it took then.", labels=["job", "project"])
+    took = GaugeMetricFamily(
+        "labelguard_job_last_success_seconds", "How long it took then.", labels=["job_name", "project"]
+    )
     failing = GaugeMetricFamily(
-        "labelguard_job_failing", "1 where a job's newest finished run failed.", labels=["job", "project"]
+        "labelguard_job_failing", "1 where a job's newest finished run failed.", labels=["job_name", "project"]
     )
     of = [row["id"] for row in records.list_projects(conn, connected=True)]
     for job in _names(conn):
