@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from fuzzing import Case, fuzz, world  # noqa: E402 - where the module is was just said
+from fuzzing import Case, fuzz, world
 
 MEMORY_GROWTH = 64 * 1024 * 1024
 ONE_REQUEST = 64 * 1024 * 1024

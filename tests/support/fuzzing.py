@@ -82,10 +82,22 @@ SAID_ON_PURPOSE = (
 )
 """Sentences of a 503 that are an answer and no accident; `/readyz` may say 503 too."""
 
-_TABLES = (
-    "actions findings judgments annotation_versions annotations inbox rejected gold tasks annotators rule_states job_runs "
-    "cursors guidelines"
-).split()
+_TABLES = [
+    "actions",
+    "findings",
+    "judgments",
+    "annotation_versions",
+    "annotations",
+    "inbox",
+    "rejected",
+    "gold",
+    "tasks",
+    "annotators",
+    "rule_states",
+    "job_runs",
+    "cursors",
+    "guidelines",
+]
 _PATHS = (
     "/", "/healthz", "/readyz", "/metrics", "/page.js", "/status.css", "/favicon.svg", "/sign-in", "/sign-out",
     "/switch/stop", "/switch/start", "/api/v1/findings", "/api/v1/findings/1", "/api/v1/findings/1/uphold",
