@@ -251,8 +251,8 @@ def floor_app(store: Store) -> Flask:
     def receive() -> dict[str, int]:
         text = request.get_data(cache=False, as_text=True)
         row = {"action": json.loads(text)["action"], "body": text}
-        (number,) = store.write(lambda conn: keep.ids(conn, [row]))
-        return {"delivery": number or 0}
+        ((number,),) = store.write(lambda conn: keep.insert(conn, [row]))
+        return {"delivery": number}
 
     return app
 
@@ -378,7 +378,7 @@ def ask(connection: socket.socket, body: bytes) -> bytes:
     while len(rest) < length:
         rest += connection.recv(65536)
     if not before.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(f"A delivery was not taken in: {before[:40]!r} {rest[:300]!r}")
+        raise RuntimeError(f"A delivery was not taken in: {before[:40]!r} {rest[:300]!r}")
     return rest
 
 
@@ -410,6 +410,8 @@ def load(port: int, work: Sequence[Sequence[bytes]], rate: float = 0.0) -> tuple
     start.wait()
     for thread in threads:
         thread.join()
+    if sum(map(len, latencies)) < sum(map(len, work)):
+        raise SystemExit("A delivery was not taken in.")
     return sorted(latency for each in latencies for latency in each), time.perf_counter() - began[0]
 
 

@@ -519,7 +519,7 @@ def test_without_the_store_the_sender_is_told_and_the_worker_lives_on(
     world.engine.start()
     try:
 
-        def fails(conn: sa.Connection, job: Any) -> None:
+        def fails(conn: sa.Connection, job: Any, *, alone: bool) -> None:
             raise sa.exc.OperationalError("INSERT", {}, FullDisk("database or disk is full"))
 
         with monkeypatch.context() as broken:

@@ -37,6 +37,10 @@ class Backend(Protocol):
         """A writing transaction for migrations, which may take long."""
         ...
 
+    def opened(self) -> None:
+        """Begin what goes on beside while the store is open."""
+        ...
+
     def is_about_the_store(self, error: BaseException) -> bool:
         """Whether an error is about the database as a whole; the others are about the statement."""
         ...

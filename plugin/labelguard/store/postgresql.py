@@ -132,6 +132,9 @@ class Postgresql:
             with patient.begin():
                 yield patient
 
+    def opened(self) -> None:
+        """The server looks after itself."""
+
     def is_about_the_store(self, error: BaseException) -> bool:
         """Whether an error is about the connection, the server or its disk."""
         if not isinstance(error, sa.exc.DBAPIError):
