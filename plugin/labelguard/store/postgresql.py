@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from labelguard.store.backend import Role, StoreError, as_json, storable_text
 
@@ -112,6 +112,13 @@ class Postgresql:
             connection.isolation_level = IsolationLevel.REPEATABLE_READ
             connection.read_only = True
 
+        for engine in (self.reader, self.writer, self._roles):
+            # What is in use while the store is closed has no pool to go back to.
+            @sa.event.listens_for(engine, "checkin")
+            def _gone(_connection: Any, record: ConnectionPoolEntry) -> None:
+                if self._closed.is_set():
+                    record.close()
+
         @sa.event.listens_for(self._roles, "connect")
         def _no_transactions(connection: Any, _record: object) -> None:
             connection.autocommit = True
@@ -123,6 +130,11 @@ class Postgresql:
                 conn.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 conn.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '10min'")
             conn.exec_driver_sql(_TAKE_WRITER)
+
+    def exists(self) -> bool:
+        """Whether the database has our tables."""
+        with self.reader.connect() as conn:
+            return sa.inspect(conn).has_table("alembic_version")
 
     @contextmanager
     def upgrading(self) -> Iterator[sa.Connection]:
@@ -172,6 +184,8 @@ class Postgresql:
         """A session that has the lock; None where another has it and we do not wait."""
         began = time.monotonic()
         while True:
+            if self._closed.is_set():
+                raise StoreError("The store is closed.")
             raw = None
             try:
                 raw = self._roles.raw_connection()
@@ -187,7 +201,7 @@ class Postgresql:
                 if raw is not None:
                     raw.invalidate()
                 taken = getattr(error, "sqlstate", None) == _LOCKED
-                if not taken or self._closed.is_set() or time.monotonic() - began >= _ROLE_SECONDS:
+                if not taken or time.monotonic() - began >= _ROLE_SECONDS:
                     raise StoreError(
                         f"The role {role!r} of the store {self.where} cannot be taken: {reason(error)}"
                     ) from None
