@@ -189,14 +189,14 @@ class Postgresql:
             raw = None
             try:
                 raw = self._roles.raw_connection()
-                session = _driver(raw)
-                session.execute(f"SET idle_session_timeout = '{_SILENT_SECONDS:g}s'")
-                if wait:
-                    session.execute(f"SELECT pg_advisory_lock({key})")
+                # Two statements in one: the engine takes its role for every turn.
+                take = f"SET idle_session_timeout = '{_SILENT_SECONDS:g}s'; SELECT {{}}({key})"
+                done = _driver(raw).execute(take.format("pg_advisory_lock" if wait else "pg_try_advisory_lock"))
+                done.nextset()
+                # Who waited has it; the function that waits returns nothing.
+                if done.fetchone()[0] is not False:
                     return raw
-                if session.execute(f"SELECT pg_try_advisory_lock({key})").fetchone()[0]:
-                    return raw
-                session.execute("SET idle_session_timeout = 0")
+                _driver(raw).execute("SET idle_session_timeout = 0")
             except Exception as error:  # noqa: BLE001 - the session is of no use any more
                 if raw is not None:
                     raw.invalidate()
@@ -247,8 +247,7 @@ class _SessionRole:
     def release(self, key: str) -> None:
         """Give the role back, and the session to the pool."""
         try:
-            self._session.execute(f"SELECT pg_advisory_unlock({key})")
-            self._session.execute("SET idle_session_timeout = 0")
+            self._session.execute(f"SELECT pg_advisory_unlock({key}); SET idle_session_timeout = 0")
         except Exception:  # noqa: BLE001 - it ends with the session
             self._raw.invalidate()
         else:
