@@ -153,10 +153,16 @@ class Outbox:
                     # Whoever has it now delivers the rest.
                     log.warning("outbox_lost")
                     break
-                with structlog.contextvars.bound_contextvars(action=due["id"], kind=due["kind"]):
+                about = {"action": due["id"], "kind": due["kind"], "finding": due["finding"]}
+                with structlog.contextvars.bound_contextvars(**about, delivery=self._delivery_of(due)):
                     action = self._claim(due)
                     count += action is not None and self._deliver(action, role)
         return count
+
+    def _delivery_of(self, action: Row) -> int | None:
+        """The delivery that its finding came from, for the log."""
+        with self._store.read() as conn:
+            return (records.get_finding(conn, action["finding"]) or {}).get("delivery")
 
     def _claim(self, due: Row) -> Row | None:
         """Take an action in hand for a while; None where people, or another deliverer, were quicker."""
@@ -226,9 +232,12 @@ class Outbox:
             return self._postponed(action, described(error), None)
         if in_page:
             self._update(action, {**known, "delivered": True}, next_at=None, error=None)
+            log.info("action_in_page", task=action["task"], annotation=action["annotation"])
         else:
             self._update(action, known, state="done", next_at=None, error=None)
             log.info("action_done", task=action["task"], annotation=action["annotation"])
+        self._store.instruments.attempted(action["kind"], "done")
+        self._store.instruments.took_effect(action["kind"], (self._clock() - action["created_at"]).total_seconds())
         return True
 
     def _postponed(self, action: Row, why: str, retry_after: float | None, least: float = 0.0) -> bool:
@@ -238,10 +247,12 @@ class Outbox:
         # Label Studio's word counts where it asks for more: a second, again and again, would use up all attempts.
         pause = max(least, retry_after or 0.0, growing * (0.5 + self._jitter() / 2))
         self._update(action, next_at=self._clock() + timedelta(seconds=pause), error=why)
+        self._store.instruments.attempted(action["kind"], "postponed")
         log.warning("action_postponed", reason=why, seconds=round(pause))
         return False
 
     def _failed(self, action: Row, why: str) -> bool:
+        self._store.instruments.attempted(action["kind"], "failed")
         log.warning("action_failed", reason=why)
         if action["kind"] == "prompt":
             # The page still shows it: only what was to come on top cannot be had.
@@ -322,6 +333,7 @@ class Outbox:
         try:
             now = studio.annotation(action["annotation"])
         except NotFound:
+            self._store.instruments.unverified("gone")
             raise _Impossible("The annotation is gone from Label Studio.") from None
         own = studio.server().user.id
         if now.updated_by == own:
@@ -335,6 +347,7 @@ class Outbox:
                 and author_of(now) == action["annotator"]
             )
         if not same:
+            self._store.instruments.unverified("changed")
             refresh_task(self._store, self._engine, studio, action["project"], now.task, clock=self._clock)
             raise _Impossible("The annotation is not what was judged any more; it was judged again as it is now.")
         return now

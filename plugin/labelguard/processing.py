@@ -409,18 +409,20 @@ class _Batch:
         deliveries = finished if unfinished is None else [*finished, unfinished]
         now = self._processor.clock()
 
-        def job(conn: sa.Connection) -> None:
+        def job(conn: sa.Connection) -> list[tuple[Judged, int]]:
             inbox.put(conn, deliveries, now)
             for project in self._projects:
                 records.save_project(conn, project, now)
             records.put_tasks(conn, self._tasks.values())
-            keep_judged(conn, judged, self._loaded, self._connected_at, now)
+            found = keep_judged(conn, judged, self._loaded, self._connected_at, now)
             if view is not None:
                 self._processor.learn(view, judged)
                 records.put_rule_states(conn, self._project, view.memories.changes(), now)
+            return found
 
         self.close()
-        self._store.write(job)
+        for one, finding in self._store.write(job):
+            log.info("finding_made", delivery=one.delivery.id, finding=finding, annotation=one.annotation.id)
         self._begin()
         for delivery in finished:
             delivery.settled.set()

@@ -110,6 +110,9 @@ class Settings(BaseModel):
     """Minutes between two looks at Label Studio for what the webhook missed."""
     nightly_at: Annotated[str, AfterValidator(_time_of_day)] = "03:00"
     """When the full audit and the sweeps run, UTC."""
+    raw_days: int = Field(default=30, ge=1)
+    """Days after which what was delivered is no longer kept as it came, nor the data of tasks that were deleted;
+    annotations, judgments, findings and actions stay. See [operations](operations.md#how-long-things-are-kept)."""
     election_seconds: float = Field(default=10, gt=0, le=60)
     """Seconds between two attempts of a process to take the schedule over from one that is gone."""
     keep_rejected: int = Field(default=1000, ge=0)

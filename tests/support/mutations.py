@@ -230,14 +230,15 @@ class Mutator:
         place = body
         # Labels and data are what most code looks at, and what nothing refuses.
         if random.random() < 0.6:
-            for key in ("annotation", "result"):
-                inner = place.get(key) if isinstance(place, dict) else None
+            for name in ("annotation", "result"):
+                inner = place.get(name) if isinstance(place, dict) else None
                 place = inner if isinstance(inner, (dict, list)) and inner else place
-                if isinstance(place, list) and key == "annotation" and place:
+                if isinstance(place, list) and name == "annotation" and place:
                     place = place[0]
+        key: Any
         while True:
             if isinstance(place, dict) and place:
-                key: Any = random.choice(list(place))
+                key = random.choice(list(place))
             elif isinstance(place, list) and place:
                 key = random.randrange(len(place))
             else:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from labelguard.instruments import Instruments
 from labelguard.store.backend import Backend, Role, StoreError
 from labelguard.store.migrations import UnknownRevision, upgrade
 from labelguard.store.postgresql import Postgresql, reason
@@ -59,6 +60,7 @@ class Store:
         self._backend = _backend(url, durable=durable)
         self.where = self._backend.where
         """What messages call the store; without a password."""
+        self.instruments = Instruments()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._conn: sa.Connection | None = None
         self._closed = False
@@ -102,6 +104,21 @@ class Store:
         store._thread.start()
         return store
 
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Whether there is a store at an address, of any version; it is neither made nor changed.
+
+        Raises:
+            StoreError: the address is none of a store.
+        """
+        backend = _backend(url, durable=True)
+        try:
+            return backend.exists()
+        except SQLAlchemyError:
+            return False
+        finally:
+            backend.close()
+
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection with one consistent snapshot, read only.
@@ -109,6 +126,8 @@ class Store:
         Raises:
             StoreError: the store cannot be read.
         """
+        if self._closed:
+            raise StoreError("The store is closed.")
         try:
             conn = self._backend.reader.connect()
         except SQLAlchemyError as error:
@@ -196,7 +215,7 @@ class Store:
 
     def _commit(self, jobs: list[_Job]) -> None:
         try:
-            with self._begun() as conn:
+            with self.instruments.commit(len(jobs)), self._begun() as conn:
                 for job in jobs:
                     self._run(conn, job, alone=len(jobs) == 1)
         except _RolledBack:

@@ -64,6 +64,17 @@ metadata = sa.MetaData(
     }
 )
 
+
+def _partial(name: str, condition: str, *columns: str) -> sa.Index:
+    """An index of the rows that something waits for: small, however long the history grows."""
+    return sa.Index(name, *columns, sqlite_where=sa.text(condition), postgresql_where=sa.text(condition))
+
+
+# Conditions of partial indexes, which SQLite uses only for queries that say the very same words.
+WAITING_FINDINGS = "state IN ('open', 'disputed')"
+LIVE_ACTIONS = "state IN ('proposed', 'approved', 'delivering', 'failed')"
+FAILED_DELIVERIES = "state = 'failed'"
+
 # SQLite gives rowids to INTEGER primary keys only; BigInteger elsewhere.
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -108,6 +119,7 @@ inbox = sa.Table(
         sqlite_where=sa.text("state = 'pending'"),
         postgresql_where=sa.text("state = 'pending'"),
     ),
+    _partial("ix_inbox_failed", FAILED_DELIVERIES, "id"),
 )
 
 rejected = sa.Table(
@@ -142,6 +154,7 @@ tasks = sa.Table(
     sa.Column("created_at", UtcDateTime),
     sa.Column("updated_at", UtcDateTime),
     sa.Column("deleted_at", UtcDateTime),
+    _partial("ix_tasks_deleted", "deleted_at IS NOT NULL", "deleted_at"),
 )
 
 annotations = sa.Table(
@@ -276,8 +289,10 @@ findings = sa.Table(
     sa.Column("state_at", UtcDateTime),
     sa.Column("state_by", sa.Text),
     sa.Column("note", sa.Text, nullable=False, default=""),  # the annotator's or the admin's words
+    sa.Column("delivery", Key),  # the inbox row it came from; None for a sweep's
     sa.Index("ix_findings_project", "project", "id"),
     sa.Index("ix_findings_annotator", "project", "annotator"),
+    _partial("ix_findings_waiting", WAITING_FINDINGS, "rule", "state"),
 )
 
 actions = sa.Table(
@@ -304,6 +319,7 @@ actions = sa.Table(
     sa.Index("ix_actions_due", "state", "next_at"),
     sa.Index("ix_actions_annotator", "project", "annotator", "kind"),
     sa.Index("ix_actions_finding", "finding"),
+    _partial("ix_actions_live", LIVE_ACTIONS, "kind", "state", "next_at", "created_at"),
 )
 
 reviews = sa.Table(
@@ -363,4 +379,13 @@ switches = sa.Table(
     sa.Column("on", sa.Boolean, nullable=False),
     sa.Column("changed_at", UtcDateTime, nullable=False),
     sa.Column("changed_by", sa.Text, nullable=False, default=""),
+)
+
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    # Whose name and address must not be taken in again with the list of users, unless they annotate anew.
+    sa.Column("annotator", Key, primary_key=True, autoincrement=False),
+    sa.Column("erased_at", UtcDateTime, nullable=False),
+    sa.Column("erased_by", sa.Text, nullable=False, default=""),
 )

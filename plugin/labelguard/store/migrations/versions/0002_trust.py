@@ -1,4 +1,8 @@
-"""What trust needs: large numbers on PostgreSQL, what reviewers said."""
+"""What trust asks for.
+
+Large numbers on PostgreSQL, what reviewers said, where a finding came from, queues that are cheap to count, erased
+annotators.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,6 +23,11 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         for table, column in _NUMBERS:
             op.alter_column(table, column, type_=sa.BigInteger())
+    _reviews()
+    _operations()
+
+
+def _reviews() -> None:
     op.create_table(
         "reviews",
         sa.Column("id", Key, nullable=False),
@@ -37,9 +46,26 @@ def upgrade() -> None:
     op.create_index("ix_reviews_annotation", "reviews", ["annotation"], unique=False)
 
 
-def downgrade() -> None:
-    """Take back."""
-    op.drop_table("reviews")
-    if op.get_bind().dialect.name == "postgresql":
-        for table, column in _NUMBERS:
-            op.alter_column(table, column, type_=sa.Integer())
+def _operations() -> None:
+    op.add_column("findings", sa.Column("delivery", Key, nullable=True))
+    op.create_table(
+        "erasures",
+        sa.Column("annotator", Key, autoincrement=False, nullable=False),
+        sa.Column("erased_at", UtcDateTime(), nullable=False),
+        sa.Column("erased_by", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("annotator", name=op.f("pk_erasures")),
+    )
+    _partial("ix_inbox_failed", "inbox", ["id"], "state = 'failed'")
+    _partial("ix_findings_waiting", "findings", ["rule", "state"], "state IN ('open', 'disputed')")
+    _partial(
+        "ix_actions_live",
+        "actions",
+        ["kind", "state", "next_at", "created_at"],
+        "state IN ('proposed', 'approved', 'delivering', 'failed')",
+    )
+    _partial("ix_tasks_deleted", "tasks", ["deleted_at"], "deleted_at IS NOT NULL")
+
+
+def _partial(name: str, table: str, columns: list[str], condition: str) -> None:
+    where = sa.text(condition)
+    op.create_index(name, table, columns, unique=False, sqlite_where=where, postgresql_where=where)
