@@ -833,8 +833,7 @@ def _record(raw: Any, doing: str) -> TaskRecord:
         raise _nonsense(doing)
     item = {key: value for key, value in raw.items() if key in _TASK_FIELDS}
     item["annotations"] = [
-        _annotation({**each, "task": raw.get("id"), "project": raw["project"]}, predictions)
-        for each in annotations
+        _annotation({**each, "task": raw.get("id"), "project": raw["project"]}, predictions) for each in annotations
     ]
     body = {"action": "TASKS_CREATED", "project": {"id": raw["project"]}, "tasks": [item]}
     return _parsed(doing, body, lambda event: TaskRecord(event.tasks[0], event.annotations, item))
