@@ -252,6 +252,10 @@ class Engine:
                     delivery.settled.set()
             raise
         finally:
+            for delivery in batch:
+                if delivery.settled.is_set() and delivery.failure is None and not delivery.duplicate:
+                    age = self._clock() - delivery.received_at
+                    self._store.instruments.judged(delivery.state, age.total_seconds())
             if batch:
                 self.processed.set()
 

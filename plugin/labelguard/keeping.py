@@ -96,12 +96,13 @@ def keep_judged(
     loaded: LoadedPolicy | None,
     connected_at: datetime | None,
     now: datetime,
-) -> None:
-    """Write what is new of a batch, with the findings and actions that it led to."""
+) -> list[tuple[Judged, int]]:
+    """Write what is new of a batch, with the findings and actions that it led to; returns the findings' ids."""
     known = [one for one in judged if _is_kept(conn, one)]
     kept = [*_keep_new(conn, [one for one in judged if one.existing is None], now), *_keep_again(conn, known, now)]
     people = (person for one, *_ in kept for person in (one.annotation.completed_by, one.annotation.updated_by))
     records.note_annotators(conn, sorted({person for person in people if person is not None}))
+    found: list[tuple[Judged, int]] = []
     for one, row, number, version in kept:
         if number > 1 and not one.late and one.author is not None:
             _saved_again(conn, row, one, now)
@@ -110,8 +111,18 @@ def keep_judged(
         if loaded is not None and one.made:
             task = records.get_task(conn, one.annotation.task)
             for made in one.made:
-                about = _subject(conn, one, made, task)
-                keep_finding(conn, made, loaded, about, version_id=version, connected_at=connected_at, now=now)
+                finding = keep_finding(
+                    conn,
+                    made,
+                    loaded,
+                    _subject(conn, one, made, task),
+                    version_id=version,
+                    delivery=one.delivery.id,
+                    connected_at=connected_at,
+                    now=now,
+                )
+                found.append((one, finding))
+    return found
 
 
 _Kept = tuple[Judged, int, int, int]
@@ -187,6 +198,7 @@ def keep_finding(
     subject: planning.Subject,
     *,
     version_id: int | None,
+    delivery: int | None = None,
     connected_at: datetime | None,
     now: datetime,
 ) -> int:
@@ -214,6 +226,7 @@ def keep_finding(
                 created_at=now,
                 state="open",
                 note="",
+                delivery=delivery,
             )
         )
     )
@@ -256,7 +269,9 @@ def _refresh(conn: sa.Connection, judged: Judged) -> None:
     existing, annotation = judged.existing, judged.annotation
     if existing is None or judged.at != existing["updated_at"]:
         return
-    values: Row = {"ground_truth": annotation.ground_truth, "completed_by": annotation.completed_by}
+    values: Row = {"ground_truth": annotation.ground_truth}
+    if existing["completed_by"] is None or existing["completed_by"] >= 0:  # below are those who were erased
+        values["completed_by"] = annotation.completed_by
     if judged.delivery.origin != "webhook":
         values["deleted_at"] = None
     if any(existing[key] != value for key, value in values.items()):

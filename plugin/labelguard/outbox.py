@@ -37,7 +37,7 @@ from labelguard.reconcile import refresh_task
 from labelguard.store import Store, records
 from labelguard.store.backend import Role
 from labelguard.store.core import StoreError
-from labelguard.store.schema import actions
+from labelguard.store.schema import actions, findings
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +74,18 @@ _NOTED = sa.select(actions).where(
     actions.c.kind.in_(sorted(IN_PAGE)),
     actions.c.state.in_(("done", "undone", "rejected")),
     actions.c.target["noted"].as_string().is_not(None),
+)
+
+# The same for comments, and for those whose finding turned out to be wrong.
+_COMMENTED = (
+    sa.select(actions)
+    .join(findings, findings.c.id == actions.c.finding)
+    .where(
+        actions.c.project == sa.bindparam("project"),
+        actions.c.kind == "prompt",
+        sa.or_(actions.c.state.in_(("done", "rejected")), findings.c.state == "dismissed"),
+        actions.c.target["commented"].as_string().is_not(None),
+    )
 )
 
 
@@ -141,10 +153,16 @@ class Outbox:
                     # Whoever has it now delivers the rest.
                     log.warning("outbox_lost")
                     break
-                with structlog.contextvars.bound_contextvars(action=due["id"], kind=due["kind"]):
+                about = {"action": due["id"], "kind": due["kind"], "finding": due["finding"]}
+                with structlog.contextvars.bound_contextvars(**about, delivery=self._delivery_of(due)):
                     action = self._claim(due)
                     count += action is not None and self._deliver(action, role)
         return count
+
+    def _delivery_of(self, action: Row) -> int | None:
+        """The delivery that its finding came from, for the log."""
+        with self._store.read() as conn:
+            return (records.get_finding(conn, action["finding"]) or {}).get("delivery")
 
     def _claim(self, due: Row) -> Row | None:
         """Take an action in hand for a while; None where people, or another deliverer, were quicker."""
@@ -214,21 +232,27 @@ class Outbox:
             return self._postponed(action, described(error), None)
         if in_page:
             self._update(action, {**known, "delivered": True}, next_at=None, error=None)
+            log.info("action_in_page", task=action["task"], annotation=action["annotation"])
         else:
             self._update(action, known, state="done", next_at=None, error=None)
             log.info("action_done", task=action["task"], annotation=action["annotation"])
+        self._store.instruments.attempted(action["kind"], "done")
+        self._store.instruments.took_effect(action["kind"], (self._clock() - action["created_at"]).total_seconds())
         return True
 
     def _postponed(self, action: Row, why: str, retry_after: float | None, least: float = 0.0) -> bool:
         if action["attempts"] >= MAX_ATTEMPTS:
             return self._failed(action, why)
         growing = min(_FIRST_PAUSE * 2 ** (action["attempts"] - 1), _LONGEST_PAUSE)
-        pause = max(least, retry_after or growing * (0.5 + self._jitter() / 2))
+        # Label Studio's word counts where it asks for more: a second, again and again, would use up all attempts.
+        pause = max(least, retry_after or 0.0, growing * (0.5 + self._jitter() / 2))
         self._update(action, next_at=self._clock() + timedelta(seconds=pause), error=why)
+        self._store.instruments.attempted(action["kind"], "postponed")
         log.warning("action_postponed", reason=why, seconds=round(pause))
         return False
 
     def _failed(self, action: Row, why: str) -> bool:
+        self._store.instruments.attempted(action["kind"], "failed")
         log.warning("action_failed", reason=why)
         if action["kind"] == "prompt":
             # The page still shows it: only what was to come on top cannot be had.
@@ -309,6 +333,7 @@ class Outbox:
         try:
             now = studio.annotation(action["annotation"])
         except NotFound:
+            self._store.instruments.unverified("gone")
             raise _Impossible("The annotation is gone from Label Studio.") from None
         own = studio.server().user.id
         if now.updated_by == own:
@@ -322,6 +347,7 @@ class Outbox:
                 and author_of(now) == action["annotator"]
             )
         if not same:
+            self._store.instruments.unverified("changed")
             refresh_task(self._store, self._engine, studio, action["project"], now.task, clock=self._clock)
             raise _Impossible("The annotation is not what was judged any more; it was judged again as it is now.")
         return now
@@ -340,9 +366,15 @@ class Outbox:
         known: dict[str, Any] = {}
         text = self._text(job)
         if comments:
-            with self._touching(job):
-                self._studio.comment(action["annotation"], text, f"labelguard {job.finding['id']}")
-            known["commented"] = True
+            # Before the effect, as the note below.
+            self._update(action, {"commented": True})
+            try:
+                with self._touching(job):
+                    self._studio.comment(action["annotation"], text, _marker(action))
+            except ConnectorError as error:
+                if error.permanent:
+                    self._update(action, {"commented": None})
+                raise
         if note is not None and action["task"] is not None:
             # Before the effect: what a crash leaves there must be taken away some day.
             self._update(action, {"noted": note})
@@ -405,13 +437,28 @@ class Outbox:
             self._verified(job)
             users = self._user_ids(job)
             if users:
-                # Before the effect: what a crash leaves there must be taken away where it is undone.
-                self._update(action, {"assigned": users})
-                with self._touching(job):
-                    studio.assign(action["project"], action["task"], users)
-                self._update(action, {"assigned_at": self._clock().isoformat()})
-                assigned = True
+                assigned = self._assigned(job, studio, users)
         return self._tell(job, enough=assigned)
+
+    def _assigned(self, job: _Job, studio: Studio, users: list[int]) -> bool:
+        """Assign the task to these users too; False where that is refused and others can be told instead."""
+        action = job.action
+        try:
+            there = list(studio.assignees(action["project"], action["task"]))
+            self._remember(job, {"assignees": there})
+            # Before the effect: what a crash leaves there must be taken away where it is undone.
+            self._update(action, {"assigned": users})
+            with self._touching(job):
+                # The annotator stays: they may be asked to look again.
+                studio.assign(action["project"], action["task"], sorted({*there, *users}))
+            self._update(action, {"assigned_at": self._clock().isoformat()})
+        except ConnectorError as error:
+            if not error.permanent or not self._told(job):
+                raise
+            log.warning("not_assigned", task=action["task"], reason=str(error))
+            self._update(action, {"assigned": None})
+            return False
+        return True
 
     def _pause(self, job: _Job) -> dict[str, Any]:
         studio, action = self._need_studio(), job.action
@@ -419,7 +466,7 @@ class Outbox:
             raise _Impossible("Label Studio Community cannot pause an annotator; speak with them instead.")
         self._remember(job, {"paused": True})
         with self._touching(job):
-            studio.pause(action["project"], action["annotator"], self._text(job))
+            studio.pause(action["project"], action["annotator"], self._text(job), _marker(action))
         return {}
 
     def _notify(self, job: _Job) -> dict[str, Any]:
@@ -429,7 +476,7 @@ class Outbox:
         """Send to everybody the target names, each once; ``enough`` is whether it may be nobody."""
         group = str(job.target["to"])
         sent = list(job.target.get("sent", ()))
-        names = [name for name in self._members(job, group) if not _is_user(name)]
+        names = self._told(job)
         if self._notifier is None and not enough:
             raise _Impossible("No alert targets are configured: set LABELGUARD_NOTIFY.")
         if not names and not enough:
@@ -452,6 +499,10 @@ class Outbox:
             # As long as one of them may still be reached, it is tried again.
             raise min(trouble, key=lambda error: error.permanent)
         return {}
+
+    def _told(self, job: _Job) -> list[str]:
+        """The alert targets among those a target names."""
+        return [name for name in self._members(job, str(job.target["to"])) if not _is_user(name)]
 
     @staticmethod
     def _members(job: _Job, group: str) -> list[str]:
@@ -520,6 +571,8 @@ class Outbox:
                 if row["state"] not in ("approved", "delivering", "done"):
                     raise Refused(f"Action {action} is {row['state']}; there is nothing to take back.")
                 self._clear_note(row, role)
+                _held(role)
+                self._clear_comment(row)
             elif row["state"] != "done" and not began:
                 raise Refused(f"Action {action} is {row['state']}; only what was done can be taken back.")
             else:
@@ -554,10 +607,13 @@ class Outbox:
                     studio.set_overlap(task.id, undo["overlap"], undo["is_labeled"])
             elif row["kind"] == "pause" and undo:
                 _held(role)
-                studio.unpause(row["project"], row["annotator"])
+                studio.unpause(row["project"], row["annotator"], _marker(row))
             elif row["kind"] == "escalate":
-                _held(role)
-                studio.assign(row["project"], row["task"], [])
+                there = set(studio.assignees(row["project"], row["task"]))
+                ours = set(target["assigned"]) - set(undo.get("assignees", ()))
+                if there & ours:
+                    _held(role)
+                    studio.assign(row["project"], row["task"], sorted(there - ours))
         except NotFound:
             log.info("nothing_to_take_back", action=row["id"])
 
@@ -568,6 +624,14 @@ class Outbox:
                 self._need_studio().set_task_note(row["task"], row["target"]["noted"], "")
             except NotFound:
                 log.info("nothing_to_take_back", action=row["id"])
+
+    def _clear_comment(self, row: Row) -> None:
+        if (row["target"] or {}).get("commented") and self._need_studio().server().comments:
+            try:
+                self._need_studio().delete_comment(row["annotation"], _marker(row))
+            except NotFound:
+                log.info("nothing_to_take_back", action=row["id"])
+            self._update(row, {"commented": None})
 
     def undo_all(self, project: int, by: str) -> int:
         """Take back every standing effect in a project (``disconnect``); returns how many."""
@@ -594,12 +658,18 @@ class Outbox:
 
         A second opinion that has come gives its overlap back (one task of another overlap would change what
         the project's own setting applies to); one that Label Studio lost (an import resets overlaps) is asked
-        for again. A note on a task goes when its prompt was answered.
+        for again. A note on a task goes when its prompt was answered; a comment is resolved then, and when its
+        finding was dismissed.
 
         Raises:
             ConnectorError: Label Studio did not answer.
         """
-        done = {"second_opinions_closed": 0, "second_opinions_renewed": 0, "notes_cleared": 0}
+        done = {
+            "second_opinions_closed": 0,
+            "second_opinions_renewed": 0,
+            "notes_cleared": 0,
+            "comments_resolved": 0,
+        }
         studio = self._need_studio()
         with self._store.exclusive("outbox") as role:
             with self._store.read() as conn:
@@ -607,6 +677,7 @@ class Outbox:
                     return done
                 opinions = records.list_actions(conn, project=project, kind="second-opinion", states=("done",))
                 noted = [dict(row) for row in conn.execute(_NOTED, {"project": project}).mappings()]
+                commented = [dict(row) for row in conn.execute(_COMMENTED, {"project": project}).mappings()]
             for row in opinions:
                 if row["undo"] and not row["undo"].get("closed"):
                     with _passing_over(row):
@@ -618,6 +689,12 @@ class Outbox:
                     self._clear_note(row, role)
                     self._update(row, {"noted": None})
                     done["notes_cleared"] += 1
+            for row in commented if commented and studio.server().comments else ():
+                with _passing_over(row):
+                    _held(role)
+                    studio.resolve_comment(row["annotation"], _marker(row))
+                    self._update(row, {"commented": None})
+                    done["comments_resolved"] += 1
         return done
 
     def _settle_opinion(self, studio: Studio, row: Row, role: Role) -> str | None:
@@ -656,6 +733,11 @@ def _held(role: Role) -> None:
         raise ConnectorError("The store was lost in between; nothing was changed. Try again.")
 
 
+def _marker(action: Row) -> str:
+    """What tells ours from everybody else's in Label Studio, by the finding's number."""
+    return f"labelguard {action['finding']}"
+
+
 def _opinions(record: TaskRecord) -> int:
     """How many people have said something; a skip says nothing."""
     return len({a.completed_by for a in record.annotations if not a.was_cancelled})
@@ -672,7 +754,8 @@ def _leaves_something(row: Row) -> bool:
     """Whether an action that began has anything to take back."""
     target, undo = row["target"] or {}, row["undo"] or {}
     if row["kind"] in IN_PAGE:
-        return row["state"] in ("approved", "delivering") or bool(target.get("noted") and row["state"] == "done")
+        left = target.get("noted") or target.get("commented")
+        return row["state"] in ("approved", "delivering") or bool(left and row["state"] == "done")
     if row["kind"] in ("notify", "escalate"):
         untold = row["state"] == "delivering" and not target.get("sent")
         return untold or bool(target.get("assigned") and row["state"] != "failed")

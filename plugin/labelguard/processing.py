@@ -26,6 +26,7 @@ from labelguard.keeping import Judged, LoadedPolicy, Made, described, keep_judge
 from labelguard.labelconfig import LabelConfig
 from labelguard.policy import ActiveRule, BadPolicy, build_rules, load_policy
 from labelguard.registry import BrokenRegistry
+from labelguard.reviews import REVIEW_ACTIONS, keep_review
 from labelguard.rules import Finding, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
 from labelguard.store.schema import annotation_versions, annotations as annotations_table
@@ -408,18 +409,20 @@ class _Batch:
         deliveries = finished if unfinished is None else [*finished, unfinished]
         now = self._processor.clock()
 
-        def job(conn: sa.Connection) -> None:
+        def job(conn: sa.Connection) -> list[tuple[Judged, int]]:
             inbox.put(conn, deliveries, now)
             for project in self._projects:
                 records.save_project(conn, project, now)
             records.put_tasks(conn, self._tasks.values())
-            keep_judged(conn, judged, self._loaded, self._connected_at, now)
+            found = keep_judged(conn, judged, self._loaded, self._connected_at, now)
             if view is not None:
                 self._processor.learn(view, judged)
                 records.put_rule_states(conn, self._project, view.memories.changes(), now)
+            return found
 
         self.close()
-        self._store.write(job)
+        for one, finding in self._store.write(job):
+            log.info("finding_made", delivery=one.delivery.id, finding=finding, annotation=one.annotation.id)
         self._begin()
         for delivery in finished:
             delivery.settled.set()
@@ -436,6 +439,8 @@ def _keep_surroundings(conn: sa.Connection, delivery: Delivery, event: Event, no
         records.mark_deleted(conn, project, event.deleted, now)
     elif event.action == "TASKS_DELETED":
         records.mark_tasks_deleted(conn, project, event.deleted, now)
+    elif event.action in REVIEW_ACTIONS:
+        keep_review(conn, project, event, now)
 
 
 def author_of(annotation: Annotation) -> int | None:

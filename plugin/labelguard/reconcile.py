@@ -30,6 +30,9 @@ MARGIN = timedelta(minutes=10)
 BATCH = 100
 """Tasks compared, and fed to the engine, at a time."""
 
+SAME_SAVE = timedelta(seconds=5)
+"""Label Studio stamps created_at and updated_at of one save milliseconds apart."""
+
 CONFIRMED = 50
 """How many vanished tasks an audit asks for one by one before it believes its listing."""
 
@@ -52,6 +55,8 @@ class ReconcileReport:
     deleted: int = 0
     """Annotations that are gone, those of deleted tasks included."""
     tasks_deleted: int = 0
+    lost: int = 0
+    """New annotations that were edited before anybody told of them: nobody knows what they said at first."""
     project_changed: bool = False
     """Whether the guideline, the labeling interface or a setting had changed."""
 
@@ -69,6 +74,7 @@ class ReconcileReport:
             "changed": self.changed,
             "deleted": self.deleted,
             "tasks_deleted": self.tasks_deleted,
+            "lost": self.lost,
             "project_changed": self.project_changed,
         }
 
@@ -200,6 +206,7 @@ def _take(
         changed=report.changed + len(changed),
         deleted=report.deleted + deleted,
         tasks_deleted=report.tasks_deleted + tasks_deleted,
+        lost=report.lost + sum(_edited(annotation) for _, annotation in new),
     )
 
 
@@ -276,9 +283,20 @@ def _differs(row: Row, annotation: Annotation) -> bool:
         or annotation.content_hash != row["content_hash"]
         or annotation.was_cancelled != row["was_cancelled"]
         or annotation.ground_truth != row["ground_truth"]
-        or annotation.completed_by != row["completed_by"]
-        or annotation.updated_by != row["updated_by"]
+        or _other_person(row["completed_by"], annotation.completed_by)
+        or _other_person(row["updated_by"], annotation.updated_by)
     )
+
+
+def _other_person(ours: int | None, theirs: int | None) -> bool:
+    """Whether Label Studio names somebody else; whom we erased we do not know any more."""
+    return ours != theirs and (ours is None or ours >= 0)
+
+
+def _edited(annotation: Annotation) -> bool:
+    """Whether an annotation was saved again after it was made."""
+    made, saved = annotation.created_at, annotation.updated_at
+    return made is not None and saved is not None and saved - made > SAME_SAVE
 
 
 def _mark_deleted(store: Store, project: int, ids: Collection[int], now: datetime) -> int:

@@ -12,6 +12,7 @@ from databases import database_url
 from deliveries import PROJECT, annotation, created
 from guarded import Guarded, guarded
 from labelguard.store import records
+from labelguard.studio.launch import free_port
 from labelguard.tokens import hash_token
 from processes import soon, start
 
@@ -80,6 +81,28 @@ def test_webs_and_workers_share_the_work_and_lose_nothing_when_some_are_killed(t
             assert webs[1].stop() == 0, webs[1].said()
         finally:
             for process in running:
+                process.kill()
+
+
+@pytest.mark.store("postgresql")
+def test_when_the_worker_with_the_schedule_is_killed_another_takes_it_over(tmp_path: Path) -> None:
+    """Nothing has to be done by hand; the jobs it was at are marked as lost."""
+    shared: dict[str, Any] = {
+        "database_url": database_url(tmp_path),
+        "studio_url": f"http://127.0.0.1:{free_port()}",
+        "studio_api_key": "of nobody",
+        "election_seconds": 0.5,
+    }
+    with guarded(tmp_path):
+        workers = [start("worker", tmp_path, **shared)]
+        try:
+            assert soon(lambda: "schedule_taken" in workers[0].said(), 60)
+            workers.append(start("worker", tmp_path, **shared))
+            workers[0].kill()
+            assert soon(lambda: "schedule_taken" in workers[1].said(), 60)
+            assert workers[1].stop() == 0, workers[1].said()
+        finally:
+            for process in workers:
                 process.kill()
 
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from labelguard.instruments import Instruments
 from labelguard.store.backend import Backend, Role, StoreError
 from labelguard.store.migrations import UnknownRevision, upgrade
 from labelguard.store.postgresql import Postgresql, reason
@@ -59,6 +60,7 @@ class Store:
         self._backend = _backend(url, durable=durable)
         self.where = self._backend.where
         """What messages call the store; without a password."""
+        self.instruments = Instruments()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._conn: sa.Connection | None = None
         self._closed = False
@@ -98,6 +100,7 @@ class Store:
         except (SQLAlchemyError, OSError) as error:
             store._backend.close()
             raise StoreError(f"The store {store.where} cannot be opened: {_reason(error)}") from None
+        store._backend.opened()
         store._thread.start()
         return store
 
@@ -195,7 +198,7 @@ class Store:
 
     def _commit(self, jobs: list[_Job]) -> None:
         try:
-            with self._begun() as conn:
+            with self.instruments.commit(len(jobs)), self._begun() as conn:
                 for job in jobs:
                     self._run(conn, job, alone=len(jobs) == 1)
         except _RolledBack:

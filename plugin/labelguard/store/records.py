@@ -24,6 +24,7 @@ from labelguard.store.schema import (
     annotations as annotations_table,
     annotators,
     cursors,
+    erasures,
     findings,
     gold,
     guidelines,
@@ -210,8 +211,12 @@ def set_connection(
 
 
 def save_annotators(conn: sa.Connection, users: Sequence[User]) -> None:
-    """Insert or update annotators."""
+    """Insert or update annotators; not those who were erased and have not annotated since."""
+    erased = set(conn.scalars(sa.select(erasures.c.annotator)))
+    erased -= set(conn.scalars(sa.select(annotators.c.id))) if erased else set()
     for user in users:
+        if user.id in erased:
+            continue
         values = {"email": user.email, "name": user.name, "active": user.active}
         conn.execute(
             insert(annotators).values(id=user.id, **values).on_conflict_do_update(index_elements=["id"], set_=values)
