@@ -207,6 +207,7 @@ def world(
             "api_token": API_TOKEN,
             "secret_key": "a key for the crash tests",
             "notify": {name: studio.alerts_to(name) for name in ("chat", "oncall")},
+            "allow_private_targets": "127.0.0.1",
             "inline_deadline": 0.02,
             "log_level": "WARNING",
             **more,
