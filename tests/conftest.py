@@ -58,13 +58,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("live") or metafunc.definition.get_closest_marker("browser"):
         return
     only = metafunc.definition.get_closest_marker("store")
-    # First, for other fixtures open their stores on it.
-    metafunc.fixturenames.insert(0, "store_on")
     metafunc.parametrize("store_on", [only.args[0]] if only else [SQLITE, POSTGRESQL], indirect=True)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def store_on(request: pytest.FixtureRequest) -> Iterator[str]:
-    """On which database the test's stores are."""
-    with chosen(request.param):
-        yield request.param
+    """On which database the test's stores are. At work before the test's own fixtures, which open them."""
+    kind = getattr(request, "param", None)
+    if kind is None:
+        yield ""
+        return
+    with chosen(kind):
+        yield kind
