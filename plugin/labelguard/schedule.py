@@ -27,6 +27,7 @@ from labelguard.outbox import Outbox
 from labelguard.policy import ActiveRule
 from labelguard.reconcile import audit, reconcile
 from labelguard.retention import prune
+from labelguard.reviews import check_reviews
 from labelguard.rules import Finding, Sweep
 from labelguard.settings import Settings
 from labelguard.store import Store, records
@@ -61,7 +62,8 @@ class Jobs:
     def reconcile(self, project: int) -> Summary:
         """What the webhook missed lately, and standing effects that need looking after."""
         report = reconcile(self.store, self.engine, self.studio, project, clock=self.clock)
-        return {**report.summary(), **self.outbox.settle(project)}
+        reviewed = check_reviews(self.store, self.studio, project, clock=self.clock)
+        return {**report.summary(), **self.outbox.settle(project), **reviewed}
 
     def watchdog(self, project: int) -> Summary:
         """The webhook: there, active and ours."""

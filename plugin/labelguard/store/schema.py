@@ -5,6 +5,7 @@ reuses the ids of deleted annotations and tasks on SQLite, an annotation's ident
 ``created_at``, and everything of ours refers to ``annotations.row``.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,14 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], Any] | None:
+        """SQLAlchemy's own for SQLite writes the same text, at several times the cost."""
+        return _to_text if dialect.name == "sqlite" else super().bind_processor(dialect)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        """And reads it."""
+        return _from_text if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Store in UTC."""
@@ -32,6 +41,18 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
             return None
         found: datetime = value
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _to_text(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise ValueError(f"{value!r} has no timezone; the store keeps UTC times only")
+    return value.astimezone(UTC).isoformat(" ", "microseconds")[:26]
+
+
+def _from_text(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 
 metadata = sa.MetaData(
@@ -57,6 +78,9 @@ FAILED_DELIVERIES = "state = 'failed'"
 # SQLite gives rowids to INTEGER primary keys only; BigInteger elsewhere.
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# What others decide the size of.
+Number = Key
+
 projects = sa.Table(
     "projects",
     metadata,
@@ -64,12 +88,12 @@ projects = sa.Table(
     sa.Column("title", sa.Text, nullable=False, default=""),
     sa.Column("label_config", sa.Text, nullable=False, default=""),
     sa.Column("guideline", sa.Text, nullable=False, default=""),
-    sa.Column("maximum_annotations", sa.Integer, nullable=False, default=1),
+    sa.Column("maximum_annotations", Number, nullable=False, default=1),
     sa.Column("skip_queue", sa.Text, nullable=False, default="REQUEUE_FOR_OTHERS"),
     sa.Column("updated_at", UtcDateTime),
     # The connection. Times before connected_at are the past: findings, never actions.
     sa.Column("connected_at", UtcDateTime),
-    sa.Column("webhook_id", sa.Integer),
+    sa.Column("webhook_id", Number),
     sa.Column("webhook_url", sa.Text),
     sa.Column("token_hash", sa.Text),
     sa.Column("language", sa.Text),
@@ -125,7 +149,7 @@ tasks = sa.Table(
     sa.Column("project", Key, nullable=False, index=True),
     sa.Column("data", sa.JSON, nullable=False),
     sa.Column("meta", sa.JSON, nullable=False),
-    sa.Column("overlap", sa.Integer, nullable=False, default=1),
+    sa.Column("overlap", Number, nullable=False, default=1),
     sa.Column("is_labeled", sa.Boolean, nullable=False, default=False),
     sa.Column("created_at", UtcDateTime),
     sa.Column("updated_at", UtcDateTime),
@@ -296,6 +320,24 @@ actions = sa.Table(
     sa.Index("ix_actions_annotator", "project", "annotator", "kind"),
     sa.Index("ix_actions_finding", "finding"),
     _partial("ix_actions_live", LIVE_ACTIONS, "kind", "state", "next_at", "created_at"),
+)
+
+reviews = sa.Table(
+    "reviews",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("project", Key, nullable=False),
+    sa.Column("review", Key, nullable=False),  # Label Studio's id
+    sa.Column("annotation", Key, nullable=False),
+    sa.Column("reviewer", Key),
+    sa.Column("verdict", sa.Text, nullable=False),  # accepted | fixed | rejected
+    sa.Column("at", UtcDateTime, nullable=False),  # Label Studio's clock
+    sa.Column("recorded_at", UtcDateTime, nullable=False),
+    # None where only a delivery said so.
+    sa.Column("verified_at", UtcDateTime),
+    sa.Column("deleted_at", UtcDateTime),
+    sa.UniqueConstraint("project", "review"),
+    sa.Index("ix_reviews_annotation", "annotation"),
 )
 
 rule_states = sa.Table(
