@@ -64,6 +64,11 @@ class Postgres:
         atexit.register(self.remove)
         self.start()
 
+    @property
+    def binaries(self) -> Path:
+        """Where pg_dump and pg_restore are."""
+        return self._binary.parent
+
     def url(self, database: str) -> str:
         """The address of a database, through the socket in the server's folder."""
         return f"postgresql://postgres@/{database}?host={self.folder}&port={self.port}"
