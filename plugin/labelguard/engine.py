@@ -146,7 +146,7 @@ class Engine:
             self._keep(delivery)
             if waits and not delivery.duplicate:
                 delivery.settled.wait(max(wait - _PATIENCE, wait / 2))
-        if delivery.failure is not None:
+        if delivery.failure is not None and not delivery.kept:
             raise delivery.failure
         if delivery.id is None:
             raise RuntimeError("a delivery that was kept has an id")
@@ -158,8 +158,7 @@ class Engine:
 
         def job(conn: sa.Connection) -> None:
             # The worker may have been faster.
-            if delivery.id is None:
-                inbox.put_pending(conn, delivery, self._clock())
+            inbox.put_pending(conn, delivery, self._clock())
 
         try:
             self._arrived.remove(delivery)
@@ -173,6 +172,7 @@ class Engine:
             # The id was never given out: whoever gets it next is another delivery.
             delivery.id = None
             raise
+        delivery.kept = True
         if not in_hand and not delivery.duplicate and delivery.id is not None:
             with self._lock:
                 self._parsed[delivery.id] = delivery
@@ -248,7 +248,8 @@ class Engine:
         except StoreError as error:
             for delivery in batch:
                 if not delivery.settled.is_set():
-                    delivery.failure = error if delivery.id is None else None
+                    # An id proves nothing: it may be from the very transaction that failed.
+                    delivery.failure = None if delivery.kept else error
                     delivery.settled.set()
             raise
         finally:

@@ -61,7 +61,9 @@ class Delivery:
     event: Event | None = None
     """Parsed; None where only the store has it so far."""
     id: int | None = None
-    """The inbox id; None until it is durable."""
+    """The inbox id; None until it was put there, which may not be committed yet."""
+    kept: bool = False
+    """Whether it is in the inbox for certain, whatever becomes of the transaction that processes it."""
     state: State = "pending"
     error: str | None = None
     duplicate: bool = False
@@ -101,8 +103,10 @@ def put_pending(conn: sa.Connection, delivery: Delivery, now: datetime) -> None:
     """Make a delivery durable as one to be processed, however far somebody is with it.
 
     What its processing leads to is committed by itself: a delivery that is done before that commit would be
-    lost where it never comes.
+    lost where it never comes. Nor does its id say that it is there: that commit may have failed.
     """
+    if delivery.id is not None and (there := same(conn, delivery)) is not None and there[0] == delivery.id:
+        return
     kept = replace(delivery, state="pending", error=None)
     put(conn, [kept], now)
     delivery.id, delivery.duplicate = kept.id, kept.duplicate
@@ -119,7 +123,7 @@ def same(conn: sa.Connection, delivery: Delivery) -> tuple[int, State] | None:
 def pending(conn: sa.Connection, most: int) -> list[Delivery]:
     """The oldest deliveries that are not processed yet, without their bodies."""
     return [
-        Delivery(project, action, digest, origin, received_at, id=number)
+        Delivery(project, action, digest, origin, received_at, id=number, kept=True)
         for number, project, action, digest, origin, received_at in _PENDING.rows(conn, most=most)
     ]
 

@@ -40,7 +40,19 @@ _SECRETS_IN_TEXT: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 # Each of the patterns above needs one of these: nearly every text has none, and looking for words is cheap.
-_SIGNS = ("cookie", "bearer", "token", "basic", "jwt", "session", "csrf", "labelguard_", "key", "password", "secret")
+_SIGNS: tuple[str, ...] = (
+    "cookie",
+    "bearer",
+    "token",
+    "basic",
+    "jwt",
+    "session",
+    "csrf",
+    "labelguard_",
+    "key",
+    "password",
+    "secret",
+)
 _SIGNS += ("eyj", "://", "[parameters: ")
 
 # Characters of one value and of a traceback, and how many things of a list: a line about a delivery of megabytes

@@ -424,6 +424,8 @@ class _Batch:
         for one, finding in self._store.write(job):
             log.info("finding_made", delivery=one.delivery.id, finding=finding, annotation=one.annotation.id)
         self._begin()
+        for delivery in deliveries:
+            delivery.kept = True
         for delivery in finished:
             delivery.settled.set()
 

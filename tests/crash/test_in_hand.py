@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
 
 from deliveries import NOW, PROJECT, annotation, created
 from guarded import guarded
 from labelguard.events import Event
 from labelguard.inbox import Delivery
+from labelguard.store.core import StoreError
 
 
 def test_what_is_in_hand_is_kept_as_pending(tmp_path: Path) -> None:
@@ -22,3 +27,34 @@ def test_what_is_in_hand_is_kept_as_pending(tmp_path: Path) -> None:
         guard.engine.process_pending()
         assert guard.inbox() == [("ANNOTATION_CREATED", "done")]
         assert len(guard.findings()) == 1
+
+
+def test_an_id_out_of_a_commit_that_failed_is_no_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full when the worker commits what it took in and judged: the sender must be told."""
+    with guarded(tmp_path) as guard:
+        event = Event.from_delivery({}, created(annotation(11, "spam", "important")))
+        original = guard.store._run
+
+        def runs_and_fails(conn: sa.Connection, job: Any, **how: Any) -> None:
+            original(conn, job, **how)
+            raise sa.exc.OperationalError("COMMIT", {}, FullDisk("database or disk is full"))
+
+        guard.engine.start()
+        try:
+            with monkeypatch.context() as broken:
+                broken.setattr(type(guard.store), "_run", staticmethod(runs_and_fails))
+                with pytest.raises(StoreError, match="database or disk is full"):
+                    guard.engine.receive(PROJECT, event, wait=10)
+            assert guard.inbox() == []
+            assert guard.engine.receive(PROJECT, event, wait=10).processed
+        finally:
+            guard.engine.stop()
+        assert guard.inbox() == [("ANNOTATION_CREATED", "done")]
+        assert len(guard.findings()) == 1
+
+
+class FullDisk(Exception):
+    """The databases' own words."""
+
+    sqlite_errorcode = 13
+    sqlstate = "53100"

@@ -1,6 +1,6 @@
 """labelguard's processes get SIGKILL, Label Studio misbehaves; nothing is lost and nothing happens twice.
 
-``CRASH_ROUNDS=10`` repeats each test with other seeds, for a longer run.
+``CRASH_ROUNDS=10`` repeats each test with other seeds, for a longer run; ``CRASH_DELIVERIES`` is how many each has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger("crash")
 
 pytestmark = pytest.mark.slow
 
-DELIVERIES = 2600
+DELIVERIES = int(os.environ.get("CRASH_DELIVERIES", "2600"))
 """In each of the four runs, so that the suite has more than ten thousand."""
 
 ROUNDS = range(int(os.environ.get("CRASH_ROUNDS", "1")))

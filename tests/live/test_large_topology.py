@@ -149,7 +149,7 @@ def test_webs_and_workers_that_are_killed_are_replaced_by_the_others(
     project = studio.project("Large", tasks=12, label_config=CONFIG)
     policy = large.folder / "policy.yaml"
     policy.write_text(POLICY.format(project=project.id), "utf-8")
-    assert soon(lambda: all(ready(web) for web in large.webs), 60)
+    assert soon(lambda: all(ready(web) for web in large.webs), 240)
     large.command("connect", "--project", str(project.id))
     large.command("policy", "apply", str(policy))
     annotator = Api(large.front, ana.token)
@@ -163,28 +163,28 @@ def test_webs_and_workers_that_are_killed_are_replaced_by_the_others(
 
     # Both webs take deliveries in; a worker acts.
     saved = [submit(task) for task in project.tasks[:4]]
-    assert soon(lambda: large.found(project) == saved, 60)
-    assert soon(lambda: notes(large, cookie, project, project.tasks[0], saved[0]) != [], 60)
+    assert soon(lambda: large.found(project) == saved, 240)
+    assert soon(lambda: notes(large, cookie, project, project.tasks[0], saved[0]) != [], 240)
     assert all("was taken in" in web.said() for web in large.webs)
-    assert soon(lambda: overlaps(studio, project)[:4] == [2] * 4, 60)
-    assert soon(lambda: large.done_jobs("reconcile") == 1, 60)
+    assert soon(lambda: overlaps(studio, project)[:4] == [2] * 4, 240)
+    assert soon(lambda: large.done_jobs("reconcile") == 1, 240)
 
     # The second worker stands by. Then a web and the worker with the schedule are gone without a word.
     large.add_worker()
     large.webs[0].kill()
     large.workers[0].kill()
     saved += [submit(task) for task in project.tasks[4:8]]
-    assert soon(lambda: large.found(project) == saved, 60)
-    assert soon(lambda: notes(large, cookie, project, project.tasks[5], saved[5]) != [], 60)
-    assert soon(lambda: "schedule_taken" in large.workers[1].said(), 60)
-    assert soon(lambda: large.done_jobs("reconcile") == 2, 60)
-    assert soon(lambda: overlaps(studio, project)[:8] == [2] * 8, 60)
+    assert soon(lambda: large.found(project) == saved, 240)
+    assert soon(lambda: notes(large, cookie, project, project.tasks[5], saved[5]) != [], 240)
+    assert soon(lambda: "schedule_taken" in large.workers[1].said(), 240)
+    assert soon(lambda: large.done_jobs("reconcile") == 2, 240)
+    assert soon(lambda: overlaps(studio, project)[:8] == [2] * 8, 240)
 
     # What comes back shares the work again, and nothing was lost or done twice.
     large.webs[0] = start("web", large.folder, port=large.webs[0].port, **large.settings)
     saved += [submit(task) for task in project.tasks[8:]]
-    assert soon(lambda: large.found(project) == saved, 60)
-    assert soon(lambda: overlaps(studio, project) == [2] * 12, 60)
+    assert soon(lambda: large.found(project) == saved, 240)
+    assert soon(lambda: overlaps(studio, project) == [2] * 12, 240)
     with large.store.read() as conn:
         actions = records.list_actions(conn, project=project.id, kind="second-opinion")
         kept = {(row["id"], row["created_at"]) for row in records.current_annotations(conn, project.id)}

@@ -149,7 +149,7 @@ class Load:
         turn = delivery.attempts
         while True:
             chosen = port or self.ports[(turn + delivery.attempts) % len(self.ports)]
-            status, said = self._post(delivery, chosen)
+            status, said = self.post(delivery, chosen)
             if 200 <= status < 300:
                 delivery.receipts.append(said)
                 with self._lock:
@@ -161,7 +161,7 @@ class Load:
                 return False
             time.sleep(0.02)
 
-    def _post(self, delivery: Delivery, port: int) -> tuple[int, Any]:
+    def post(self, delivery: Delivery, port: int) -> tuple[int, Any]:
         """One attempt: the status and what was said; 0 where there was no answer."""
         self.on_attempt(port)
         connection = self._connection(port)

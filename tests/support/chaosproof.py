@@ -363,6 +363,13 @@ def settled(store: Store) -> bool:
     return not any(a["kind"] not in ("prompt", "rework") or not (a["target"] or {}).get("delivered") for a in waiting)
 
 
+def missed(load: Load, store: Store) -> list[str]:
+    """Annotations of Label Studio that a store does not know as they are."""
+    proof = Proof(load, Fleet(Path(), {}), Kept.of(store))
+    proof.in_step()
+    return proof.problems
+
+
 def figures(load: Load, fleet: Fleet, kept: Kept) -> dict[str, Any]:
     """What happened, in numbers."""
     faults = Counter(e.fault for e in load.studio.effects if e.fault)
@@ -379,4 +386,4 @@ def figures(load: Load, fleet: Fleet, kept: Kept) -> dict[str, Any]:
     }
 
 
-__all__: Sequence[str] = ("Kept", "Proof", "figures", "proved", "settled", "uninterrupted")
+__all__: Sequence[str] = ("Kept", "Proof", "figures", "missed", "proved", "settled", "uninterrupted")

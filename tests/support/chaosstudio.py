@@ -252,12 +252,13 @@ def stamp(moment: datetime | None = None) -> str:
 
 
 _NO_SUCH_PAGE: Answer = (404, "<html><body><h1>Page not found</h1></body></html>")
+_TAKEN: Answer = (200, {})
 _MISSING: Answer = (404, {"status_code": 404, "detail": "Not found.", "version": "1.23.2"})
 
 
 def _version(studio: ChaosStudio, _ids: list[int], _query: Any, _body: Any, _fault: str | None) -> Answer:
     edition = "Enterprise" if studio.enterprise else "Community"
-    parts = {key: {} for key in ("backend", "dm2", "lsf", "label-studio-converter", "label-studio-frontend")}
+    parts: Raw = {key: {} for key in ("backend", "dm2", "lsf", "label-studio-converter", "label-studio-frontend")}
     return 200, {"release": "1.23.2", "edition": edition, **parts, "label-studio-os-package": {"version": "1.23.2"}}
 
 
@@ -480,7 +481,7 @@ def _handler(studio: ChaosStudio) -> type[BaseHTTPRequestHandler]:
         def _apply(self, path: str, query: dict[str, list[str]], body: Any, fault: str | None, *, alert: bool) -> None:
             if alert:
                 studio._done("alert", path.rsplit("/", 1)[1], content=(body["title"], body["message"]), fault=fault)
-                status, answer = 200, {}
+                status, answer = _TAKEN
             else:
                 flat = {key: values[0] for key, values in query.items()}
                 status, answer = studio.answer(self.command, path, flat, body, fault)

@@ -20,15 +20,16 @@ import sqlalchemy as sa
 
 from chaosfleet import Fleet, settings
 from chaosload import DESK, GOLD, MAIL, VAULTED, Delivery, Load, result
-from chaosproof import Kept, figures, proved, settled, uninterrupted
+from chaosproof import Kept, figures, missed, proved, settled, uninterrupted
 from chaosstudio import TOKEN, ChaosStudio, Plan
 from databases import SQLITE
 from labelguard.connect import connect
-from labelguard.service import opened
+from labelguard.service import Service, opened
 from labelguard.settings import Settings
 from labelguard.store import Store, records
 from labelguard.store.schema import inbox
 from labelguard.studio.launch import free_port
+from labelguard_connectors import LabelStudio
 
 API_TOKEN = "the-api-token-of-the-crash-tests"
 
@@ -141,7 +142,7 @@ class World:
         self.studio.plan.armed = False
         deadline = time.monotonic() + seconds
         rng = random.Random(0)
-        with opened(self.settings) as service:
+        with _opened(self.settings) as service:
             for looks in range(3):
                 while self.approve() or not settled(service.store):
                     self.load.send_echoes(rng)
@@ -156,6 +157,18 @@ class World:
                         service.jobs().reconcile(project)
         self.load.hang_up()
 
+    def recover(self, seconds: float) -> None:
+        """Wait until labelguard, left to itself, knows all that Label Studio has and has nothing left to do."""
+        deadline = time.monotonic() + seconds
+        store = Store.open(self.settings.database_url)
+        try:
+            while not (settled(store) and not missed(self.load, store)):
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"after {seconds:g} seconds: {missed(self.load, store)[:5]}")
+                time.sleep(0.5)
+        finally:
+            store.close()
+
     def proved(self) -> tuple[list[str], dict[str, Any]]:
         """What does not hold, and the figures. Everything must have been stopped."""
         store = Store.open(self.settings.database_url)
@@ -165,6 +178,17 @@ class World:
         finally:
             store.close()
         return proved(self.load, self.fleet, kept, other), figures(self.load, self.fleet, kept)
+
+
+@contextmanager
+def _opened(effective: Settings) -> Iterator[Service]:
+    """labelguard in this process, with nothing running; its connections are closed in the end."""
+    with opened(effective) as service:
+        try:
+            yield service
+        finally:
+            if isinstance(service.studio, LabelStudio):
+                service.studio.close()
 
 
 @contextmanager
@@ -183,6 +207,7 @@ def world(
             "api_token": API_TOKEN,
             "secret_key": "a key for the crash tests",
             "notify": {name: studio.alerts_to(name) for name in ("chat", "oncall")},
+            "allow_private_targets": "127.0.0.1",
             "inline_deadline": 0.02,
             "log_level": "WARNING",
             **more,
@@ -190,7 +215,7 @@ def world(
         effective = Settings.model_validate(values)
         for project in (MAIL, DESK, GOLD):
             studio.add_project(project)
-        with opened(effective) as service:
+        with _opened(effective) as service:
             if service.studio is None:
                 raise RuntimeError("there is no connector")
             for project in (MAIL, DESK, GOLD):

@@ -268,7 +268,8 @@ def _engine(url: URL, session: dict[str, str], *, size: int, overflow: int) -> s
         pool_timeout=LOCK_SECONDS,
         # A server that was started again is found without hand work.
         pool_pre_ping=True,
-        connect_args=_CONNECT,
+        # What the address itself says, counts.
+        connect_args={name: value for name, value in _CONNECT.items() if name not in url.query},
     )
     settings = "; ".join(f"SET {name} = '{value}'" for name, value in session.items())
     text = _text_dumper()
