@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from labelguard.events import Project
+from labelguard.events import Project, Task
 from labelguard.judgments import Judgment, judgments_of
 from labelguard.policy import Policy
 from labelguard.rules import GoldAnswer, TaskJudgment
@@ -37,6 +37,8 @@ _TASK_JUDGMENTS = (
         judgments.c.region == "",
         judgments.c.first,
         judgments.c.annotation != sa.bindparam("annotation"),
+        judgments.c.version_id < sa.bindparam("before"),
+        annotations_table.c.created_at >= sa.bindparam("since", type_=annotations_table.c.created_at.type),
         judgments.c.annotator.is_not(None),
         annotations_table.c.deleted_at.is_(None),
         sa.not_(annotations_table.c.was_cancelled),
@@ -44,6 +46,13 @@ _TASK_JUDGMENTS = (
     )
     .order_by(judgments.c.at, judgments.c.id)
 )
+
+
+_NEVER = 2**63 - 1
+"""Before a version that never comes: every judgment counts."""
+
+_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
+"""Of a task of which it is not known when it was made, every judgment counts."""
 
 
 class Memory:
@@ -91,14 +100,20 @@ class StoreContext:
         memory: Memory,
         annotation: int,
         own_user: int | None,
+        about: Task | None = None,
+        before: int | None = None,
     ) -> None:
-        """``annotation`` is the one under judgment; ``own_user``'s annotations are nobody's opinion."""
+        """``annotation`` is the one under judgment, of the task ``about``; ``own_user``'s annotations are nobody's
+        opinion. With ``before``, judgments of this version (its row's id) and later ones are not there yet.
+        """
         self._conn = conn
         self._project = project
         self._rule = rule
         self._memory = memory
         self._annotation = annotation
         self._own_user = own_user
+        self._about = about
+        self._before = before
 
     def task_judgments(self, task: int, control: str) -> Sequence[TaskJudgment]:
         """See :meth:`labelguard.rules.Context.task_judgments`."""
@@ -107,6 +122,8 @@ class StoreContext:
             "of_control": control,
             "of_project": self._project,
             "annotation": self._annotation,
+            "before": _NEVER if self._before is None else self._before,
+            "since": self._created(task) or _ALWAYS,
         }
         earliest: dict[int, TaskJudgment] = {}
         for annotator, annotation, kind, value, labels, at in self._conn.execute(_TASK_JUDGMENTS, wanted):
@@ -118,11 +135,32 @@ class StoreContext:
     def gold(self, task: int) -> GoldAnswer | None:
         """See :meth:`labelguard.rules.Context.gold`."""
         row = records.get_gold(self._conn, self._project, task)
-        return GoldAnswer(task, judgments_of(row["result"]), row["version"]) if row else None
+        if row is None or not self._is_of(task, row["task_created_at"]):
+            return None
+        return GoldAnswer(task, judgments_of(row["result"]), row["version"])
 
     def state(self, subject: str) -> MutableMapping[str, Any]:
         """See :meth:`labelguard.rules.Context.state`."""
-        return self._memory.of(self._rule, subject)
+        return self._memory.of(self._rule, self._one_task(subject))
+
+    def _one_task(self, subject: str) -> str:
+        """What is remembered of a task belongs to that task alone: on SQLite Label Studio gives ids out again."""
+        about = self._about
+        if about is None or about.created_at is None:
+            return subject
+        name = f"task:{about.id}"
+        if subject != name and not subject.startswith(f"{name}:"):
+            return subject
+        return f"{name}@{about.created_at.isoformat()}{subject.removeprefix(name)}"
+
+    def _is_of(self, task: int, created_at: datetime | None) -> bool:
+        """Whether an answer was given for this very task, and not for an earlier one with its id."""
+        known = self._created(task)
+        return created_at is None or known is None or created_at == known
+
+    def _created(self, task: int) -> datetime | None:
+        """When the task was made, where that is the one under judgment."""
+        return self._about.created_at if self._about is not None and self._about.id == task else None
 
 
 class StoreSweepContext:

@@ -117,7 +117,9 @@ class Processor:
     ) -> None:
         with self._store.read() as conn:
             judged = self._compare(conn, delivery, event, annotation)
-            judge = judge and judged.wanted and self._is_judged(judged)
+            # Whoever has one project's token says nothing about another's annotations.
+            foreign = judged.existing is not None and judged.existing["project"] != delivery["project"]
+            judge = judge and judged.wanted and self._is_judged(judged) and not foreign
             if judge and unusable is None:
                 self._judge(conn, delivery, event, judged)
             # What says something asks for the rest.
@@ -126,9 +128,9 @@ class Processor:
         connected_at = project["connected_at"] if project else None
 
         def keep(conn: sa.Connection) -> None:
-            keep_judged(
-                conn, delivery, judged, loaded, connected_at, now=self._clock(), complete=unusable is None or not judge
-            )
+            if not foreign:
+                complete = unusable is None or not judge
+                keep_judged(conn, delivery, judged, loaded, connected_at, now=self._clock(), complete=complete)
             if last:
                 state = "done" if unusable is None else "failed"
                 _finish(conn, delivery["id"], state, self._clock(), unusable)
@@ -226,6 +228,7 @@ class Processor:
             memory=memory,
             annotation=submission.annotation.id,
             own_user=self.own_user,
+            about=submission.task,
         )
         try:
             found = [Made(active, storable(finding)) for finding in rule.check(submission, context)]
@@ -288,6 +291,7 @@ def _overtaken(conn: sa.Connection, event: Event, row: int, at: datetime) -> boo
         return False
     known = sa.select(annotation_versions.c.id).where(
         annotation_versions.c.annotation_row == row,
+        annotation_versions.c.refuted_at.is_(None),
         sa.or_(annotation_versions.c.first, annotation_versions.c.updated_at <= at),
     )
     return conn.execute(known.limit(1)).first() is None
@@ -295,7 +299,9 @@ def _overtaken(conn: sa.Connection, event: Event, row: int, at: datetime) -> boo
 
 def _ever_submitted(conn: sa.Connection, row: int) -> bool:
     query = sa.select(annotation_versions.c.id).where(
-        annotation_versions.c.annotation_row == row, sa.not_(annotation_versions.c.was_cancelled)
+        annotation_versions.c.annotation_row == row,
+        annotation_versions.c.refuted_at.is_(None),
+        sa.not_(annotation_versions.c.was_cancelled),
     )
     return conn.execute(query.limit(1)).first() is not None
 
