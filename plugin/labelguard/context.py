@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import sqlalchemy as sa
 
 from labelguard.events import Project, Task
@@ -14,13 +15,14 @@ from labelguard.judgments import Judgment, judgments_of
 from labelguard.policy import Policy
 from labelguard.rules import GoldAnswer, TaskJudgment
 from labelguard.store import Store, records
-from labelguard.store.schema import annotations as annotations_table, judgments, tasks
+from labelguard.store.schema import annotations as annotations_table, gold, judgments, rule_states, tasks
+from labelguard.store.statements import Statement
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_TASK_JUDGMENTS = (
+_OPINIONS = Statement(
     sa.select(
         judgments.c.annotator,
         judgments.c.annotation,
@@ -36,9 +38,6 @@ _TASK_JUDGMENTS = (
         judgments.c.project == sa.bindparam("of_project"),
         judgments.c.region == "",
         judgments.c.first,
-        judgments.c.annotation != sa.bindparam("annotation"),
-        judgments.c.version_id < sa.bindparam("before"),
-        annotations_table.c.created_at >= sa.bindparam("since", type_=annotations_table.c.created_at.type),
         judgments.c.annotator.is_not(None),
         annotations_table.c.deleted_at.is_(None),
         sa.not_(annotations_table.c.was_cancelled),
@@ -46,121 +45,164 @@ _TASK_JUDGMENTS = (
     )
     .order_by(judgments.c.at, judgments.c.id)
 )
+_GOLD = Statement(
+    sa.select(gold.c.result, gold.c.version, gold.c.task_created_at)
+    .where(
+        gold.c.project == sa.bindparam("of_project"),
+        gold.c.task == sa.bindparam("of_task"),
+        gold.c.retired_at.is_(None),
+    )
+    .order_by(gold.c.version.desc())
+    .limit(1)
+)
+_STATE = Statement(
+    sa.select(sa.cast(rule_states.c.state, sa.Text)).where(
+        rule_states.c.project == sa.bindparam("of_project"),
+        rule_states.c.rule == sa.bindparam("of_rule"),
+        rule_states.c.subject == sa.bindparam("of_subject"),
+    )
+)
 
 
-_NEVER = 2**63 - 1
-"""Before a version that never comes: every judgment counts."""
+class _Memory:
+    """A rule's memory about one subject, and the text it was read from or last kept as."""
 
-_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
-"""Of a task of which it is not known when it was made, every judgment counts."""
+    __slots__ = ("changed", "text", "value")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.value: dict[str, Any] | None = None
+        self.changed = False
 
 
-class Memory:
-    """Rules' memories as read and changed while one submission is looked at."""
+class Memories:
+    """Rules' memories as read and changed while a batch of submissions is looked at."""
 
     def __init__(self, conn: sa.Connection, project: int) -> None:
         self._conn = conn
         self._project = project
-        self._states: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+        self._all: dict[tuple[str, str], _Memory] = {}
+        self._touched: dict[str, list[_Memory]] = {}
 
     def of(self, rule: str, subject: str) -> dict[str, Any]:
         """The memory of a rule about a subject, to be changed in place."""
-        known = self._states.get((rule, subject))
-        if known is None:
-            state = records.get_rule_state(self._conn, self._project, rule, subject)
-            known = self._states[(rule, subject)] = (json.dumps(state), state)
-        return known[1]
+        memory = self._all.get((rule, subject))
+        if memory is None:
+            found = _STATE.first(self._conn, of_project=self._project, of_rule=rule, of_subject=subject)
+            memory = self._all[(rule, subject)] = _Memory("{}" if found is None else found[0])
+        if memory.value is None:
+            value: dict[str, Any] = msgspec.json.decode(memory.text)
+            memory.value = value
+        self._touched.setdefault(rule, []).append(memory)
+        return memory.value
+
+    def keep(self, rule: str) -> None:
+        """Take in what a rule changed since the last :meth:`keep` or :meth:`forget`.
+
+        Raises:
+            TypeError, ValueError: it put something into its memory that cannot be kept.
+        """
+        texts = [_text(memory) for memory in self._touched.get(rule, ())]
+        for memory, text in zip(self._touched.pop(rule, ()), texts, strict=True):
+            if text != memory.text:
+                memory.text, memory.changed = text, True
 
     def forget(self, rule: str) -> None:
-        """Drop what a rule changed: it raised half-way."""
-        self._states = {key: value for key, value in self._states.items() if key[0] != rule}
+        """Drop what a rule changed since then: it raised half-way."""
+        for memory in self._touched.pop(rule, ()):
+            memory.value = None
 
-    def check(self, rule: str) -> None:
-        """Raise TypeError or ValueError where a rule put something into its memory that cannot be kept."""
-        for (owner, _), (_, state) in self._states.items():
-            if owner == rule:
-                json.dumps(state, allow_nan=False, ensure_ascii=False).encode()
+    def changes(self) -> Iterator[tuple[str, str, str]]:
+        """(rule, subject, JSON text) of every memory that is not what it was when it was read."""
+        for (rule, subject), memory in self._all.items():
+            if memory.changed:
+                yield rule, subject, memory.text
 
-    def changes(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """(rule, subject, state) of every memory that differs from what was read."""
-        for (rule, subject), (before, state) in self._states.items():
-            if json.dumps(state) != before:
-                yield rule, subject, state
+
+def _text(memory: _Memory) -> str:
+    text = json.dumps(memory.value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text.encode()
+    return text
+
+
+class View:
+    """What rules may know of a project: one snapshot of the store, and on top what a batch adds to it."""
+
+    def __init__(self, conn: sa.Connection, project: int) -> None:
+        self.conn = conn
+        self.memories = Memories(conn, project)
+        self._project = project
+        self._gold: dict[int, tuple[GoldAnswer, datetime | None] | None] = {}
+        self._opinions: dict[tuple[int, str], list[TaskJudgment]] = {}
+
+    def gold(self, task: int) -> tuple[GoldAnswer, datetime | None] | None:
+        """The vault's active answer for a task, and when that task was made, where known; or None."""
+        if task not in self._gold:
+            found = _GOLD.first(self.conn, of_project=self._project, of_task=task)
+            self._gold[task] = None if found is None else (GoldAnswer(task, judgments_of(found[0]), found[1]), found[2])
+        return self._gold[task]
+
+    def opinions(self, task: int, control: str) -> list[TaskJudgment]:
+        """First submissions of a task for a control, oldest first, by whomever and however many."""
+        known = self._opinions.get((task, control))
+        if known is None:
+            rows = _OPINIONS.rows(self.conn, of_task=task, of_control=control, of_project=self._project)
+            known = self._opinions[(task, control)] = [
+                TaskJudgment(annotator, annotation, Judgment.from_row(control, kind, "", value, labels), at)
+                for annotator, annotation, kind, value, labels, at in rows
+            ]
+        return known
+
+    def add_opinion(self, task: int, opinion: TaskJudgment) -> None:
+        """Let the submissions that follow in the batch know of this one."""
+        control = opinion.judgment.control
+        known = [*self.opinions(task, control), opinion]
+        self._opinions[(task, control)] = sorted(known, key=lambda each: each.at)
 
 
 class StoreContext:
-    """A guardrail's :class:`~labelguard.rules.Context` over one snapshot of the store."""
+    """A guardrail's :class:`~labelguard.rules.Context` over a :class:`View`."""
 
-    def __init__(
-        self,
-        conn: sa.Connection,
-        *,
-        project: int,
-        rule: str,
-        memory: Memory,
-        annotation: int,
-        own_user: int | None,
-        about: Task | None = None,
-        before: int | None = None,
-    ) -> None:
-        """``annotation`` is the one under judgment, of the task ``about``; ``own_user``'s annotations are nobody's
-        opinion. With ``before``, judgments of this version (its row's id) and later ones are not there yet.
+    __slots__ = ("_about", "_annotation", "_own_user", "_rule", "_view")
+
+    def __init__(self, view: View, *, rule: str, annotation: int, own_user: int | None, about: Task) -> None:
+        """``annotation`` is the one under judgment, in the task ``about``; ``own_user``'s annotations are nobody's
+        opinion.
         """
-        self._conn = conn
-        self._project = project
+        self._view = view
         self._rule = rule
-        self._memory = memory
         self._annotation = annotation
         self._own_user = own_user
         self._about = about
-        self._before = before
 
     def task_judgments(self, task: int, control: str) -> Sequence[TaskJudgment]:
         """See :meth:`labelguard.rules.Context.task_judgments`."""
-        wanted = {
-            "of_task": task,
-            "of_control": control,
-            "of_project": self._project,
-            "annotation": self._annotation,
-            "before": _NEVER if self._before is None else self._before,
-            "since": self._created(task) or _ALWAYS,
-        }
         earliest: dict[int, TaskJudgment] = {}
-        for annotator, annotation, kind, value, labels, at in self._conn.execute(_TASK_JUDGMENTS, wanted):
-            if annotator != self._own_user and annotator not in earliest:
-                judgment = Judgment.from_row(control, kind, "", value, labels)
-                earliest[annotator] = TaskJudgment(annotator, annotation, judgment, at)
+        for opinion in self._view.opinions(task, control):
+            if opinion.annotation != self._annotation and opinion.annotator != self._own_user:
+                earliest.setdefault(opinion.annotator, opinion)
         return list(earliest.values())
 
     def gold(self, task: int) -> GoldAnswer | None:
         """See :meth:`labelguard.rules.Context.gold`."""
-        row = records.get_gold(self._conn, self._project, task)
-        if row is None or not self._is_of(task, row["task_created_at"]):
+        found = self._view.gold(task)
+        if found is None:
             return None
-        return GoldAnswer(task, judgments_of(row["result"]), row["version"])
+        answer, of = found
+        # On SQLite Label Studio gives ids out again: an earlier task's answer is not this one's.
+        another = task == self._about.id and None not in (of, self._about.created_at) and of != self._about.created_at
+        return None if another else answer
 
     def state(self, subject: str) -> MutableMapping[str, Any]:
         """See :meth:`labelguard.rules.Context.state`."""
-        return self._memory.of(self._rule, self._one_task(subject))
+        return self._view.memories.of(self._rule, self._one_task(subject))
 
     def _one_task(self, subject: str) -> str:
-        """What is remembered of a task belongs to that task alone: on SQLite Label Studio gives ids out again."""
-        about = self._about
-        if about is None or about.created_at is None:
+        """What is remembered of a task belongs to that very task, not to the next one with its id."""
+        name, made = f"task:{self._about.id}", self._about.created_at
+        if made is None or (subject != name and not subject.startswith(f"{name}:")):
             return subject
-        name = f"task:{about.id}"
-        if subject != name and not subject.startswith(f"{name}:"):
-            return subject
-        return f"{name}@{about.created_at.isoformat()}{subject.removeprefix(name)}"
-
-    def _is_of(self, task: int, created_at: datetime | None) -> bool:
-        """Whether an answer was given for this very task, and not for an earlier one with its id."""
-        known = self._created(task)
-        return created_at is None or known is None or created_at == known
-
-    def _created(self, task: int) -> datetime | None:
-        """When the task was made, where that is the one under judgment."""
-        return self._about.created_at if self._about is not None and self._about.id == task else None
+        return f"{name}@{made.isoformat()}{subject.removeprefix(name)}"
 
 
 class StoreSweepContext:

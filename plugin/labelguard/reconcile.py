@@ -28,8 +28,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from labelguard.connectors import NotFound, Studio, TaskRecord
-from labelguard.engine import Clock, Engine, Origin
+from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation, Event, Project, Task
+from labelguard.inbox import Origin
 from labelguard.processing import author_of
 from labelguard.store import Store, records
 from labelguard.store.records import Row

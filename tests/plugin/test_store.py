@@ -39,7 +39,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store
 
 def note(store: Store, annotator: int) -> None:
     """Write something small."""
-    store.write(lambda conn: records.note_annotator(conn, annotator))
+    store.write(lambda conn: records.note_annotators(conn, [annotator]))
 
 
 def noted(store: Store) -> list[int]:
@@ -126,11 +126,11 @@ def test_a_job_that_raises_is_rolled_back_alone(store: Store) -> None:
         go.wait(10)
 
     def raises(conn: sa.Connection) -> None:
-        records.note_annotator(conn, 1)
+        records.note_annotators(conn, [1])
         raise ValueError("mine")
 
     def misspells(conn: sa.Connection) -> None:
-        records.note_annotator(conn, 2)
+        records.note_annotators(conn, [2])
         conn.exec_driver_sql("SELECT * FROM no_such_table")
 
     def repeats(conn: sa.Connection) -> None:
@@ -201,7 +201,7 @@ def test_a_full_disk_is_everybodys_trouble_and_passes(store: Store) -> None:
         store.write(lambda conn: conn.exec_driver_sql(f"PRAGMA max_page_count = {pages}"))
 
     def fill(conn: sa.Connection) -> None:
-        records.note_annotator(conn, 1)
+        records.note_annotators(conn, [1])
         records.save_project(conn, Project(3, label_config="x" * 1_000_000), NOW)
 
     limit(1)
@@ -249,7 +249,7 @@ def test_what_is_written_while_it_closes_is_kept_or_refused(tmp_path: Path) -> N
 def test_readers_cannot_write(store: Store) -> None:
     """What is written past the one writer would ruin its pace."""
     with pytest.raises(StoreError, match="attempt to write a readonly database"), store.read() as conn:
-        records.note_annotator(conn, 1)
+        records.note_annotators(conn, [1])
 
 
 def test_a_write_inside_a_write_is_a_mistake_of_ours(store: Store) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from deliveries import LABEL_CONFIG, LABELGUARD, PROJECT, at
-from labelguard.engine import Engine, Origin, Receipt
+from labelguard.engine import Engine, Receipt
 from labelguard.events import Event, Project
+from labelguard.inbox import Origin
 from labelguard.store import Store, records, schema
 from webservice import Clock
 

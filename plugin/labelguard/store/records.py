@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert  # its conflict clauses are SQLite's too
 
@@ -37,6 +38,7 @@ from labelguard.store.schema import (
     switches,
     tasks,
 )
+from labelguard.store.statements import JsonText, Statement
 
 Row = dict[str, Any]
 
@@ -59,20 +61,44 @@ FINDING_STEPS = {
 
 # Asked for each delivery, so built once: putting a statement together takes longer than SQLite takes to run it.
 _PROJECT = sa.select(projects).where(projects.c.id == sa.bindparam("wanted"))
+_PROJECT_NOW = Statement(_PROJECT)
 _TASK = sa.select(tasks).where(tasks.c.id == sa.bindparam("wanted"))
-_ADD_TASK = insert(tasks)
-_NEWEST_POLICY = sa.select(sa.func.max(policies.c.version)).where(policies.c.project == sa.bindparam("wanted"))
-_NOTE_ANNOTATOR = insert(annotators).on_conflict_do_nothing()
-_RULE_STATE = sa.select(rule_states.c.state).where(
-    rule_states.c.project == sa.bindparam("project"),
-    rule_states.c.rule == sa.bindparam("rule"),
-    rule_states.c.subject == sa.bindparam("subject"),
+_TASK_TIMES = Statement(
+    sa.select(tasks.c.created_at, tasks.c.updated_at, tasks.c.deleted_at).where(tasks.c.id == sa.bindparam("wanted"))
 )
-_SET_RULE_STATE = insert(rule_states)
-_SET_RULE_STATE = _SET_RULE_STATE.on_conflict_do_update(
-    index_elements=["project", "rule", "subject"],
-    set_={name: _SET_RULE_STATE.excluded[name] for name in ("state", "updated_at")},
+_NEWEST_POLICY = Statement(
+    sa.select(sa.func.max(policies.c.version)).where(policies.c.project == sa.bindparam("wanted"))
 )
+_NOTE_ANNOTATOR = Statement(
+    insert(annotators)
+    .values(id=sa.bindparam("id"), email="", name="", active=True)
+    .on_conflict_do_nothing(index_elements=["id"])
+)
+
+
+def _upsert(
+    table: sa.Table, key: Sequence[str], json: Sequence[str], *, but: Sequence[str] = (), same: str | None = None
+) -> Statement:
+    """An insert of every column ``but`` some (JSON as text) that updates the row with the same key.
+
+    Where that row has another value in ``same``, it stays as it is.
+    """
+    names = [column.name for column in table.c if column.name not in but]
+    adding = insert(table).values(
+        {name: sa.bindparam(name, type_=JsonText() if name in json else None) for name in names}
+    )
+    return Statement(
+        adding.on_conflict_do_update(
+            index_elements=list(key),
+            set_={name: adding.excluded[name] for name in names if name not in key},
+            where=None if same is None else table.c[same] == adding.excluded[same],
+        )
+    )
+
+
+# A task never moves: only Label Studio itself can say that its id was given out again, in another project.
+_PUT_TASK = _upsert(tasks, ["id"], ["data", "meta"], but=["confirmed_at"], same="project")
+_PUT_RULE_STATE = _upsert(rule_states, ["project", "rule", "subject"], ["state"])
 
 
 def _row(conn: sa.Connection, query: sa.Select[Any], **wanted: Any) -> Row | None:
@@ -175,6 +201,12 @@ def get_project(conn: sa.Connection, project: int) -> Row | None:
     return _row(conn, _PROJECT, wanted=project)
 
 
+def project_now(conn: sa.Connection, project: int) -> Row | None:
+    """One project's row, for what asks with every delivery."""
+    found = _PROJECT_NOW.first(conn, wanted=project)
+    return None if found is None else dict(zip(projects.c.keys(), found, strict=True))
+
+
 def list_projects(conn: sa.Connection, *, connected: bool | None = None) -> list[Row]:
     """Projects, by id."""
     query = sa.select(projects).order_by(projects.c.id)
@@ -216,9 +248,9 @@ def save_annotators(conn: sa.Connection, users: Sequence[User]) -> None:
         )
 
 
-def note_annotator(conn: sa.Connection, annotator: int) -> None:
-    """Make sure that somebody whose work arrived is known, by number until Label Studio tells the name."""
-    conn.execute(_NOTE_ANNOTATOR, {"id": annotator})
+def note_annotators(conn: sa.Connection, ids: Sequence[int]) -> None:
+    """Make sure that people whose work arrived are known, by number until Label Studio tells the names."""
+    _NOTE_ANNOTATOR.run(conn, [{"id": annotator} for annotator in ids])
 
 
 def get_annotator(conn: sa.Connection, annotator: int) -> Row | None:
@@ -253,25 +285,61 @@ def save_task(conn: sa.Connection, task: Task, now: datetime, *, listed: bool = 
     }
     known = get_task(conn, task.id)
     if known is None:
-        conn.execute(_ADD_TASK, {"id": task.id, **values})
+        conn.execute(insert(tasks).values(id=task.id, **values))
         return
     if known["project"] != task.project and not listed:
         return  # a task never moves: only Label Studio itself can say that the id was given out again
     if task.updated_at and known["updated_at"] and task.updated_at < known["updated_at"]:
         return
     another = bool(task.created_at and known["created_at"] and task.created_at != known["created_at"])
-    if another and listed:
-        # What a delivery alone says of it retires nothing: the answer is merely not used for another task.
-        retire_gold(conn, known["project"], [task.id], now)
-    elif not another and not listed:
+    if another:
+        # What a delivery alone says of it retires no answer: it is merely not used for another task.
+        if listed:
+            retire_gold(conn, known["project"], [task.id], now)
+        _forget_earlier(conn, task, now)
+    elif not listed:
         values["deleted_at"] = known["deleted_at"]
     if any(known[key] != value for key, value in values.items()):
         conn.execute(sa.update(tasks).where(tasks.c.id == task.id).values(values))
 
 
+def _forget_earlier(conn: sa.Connection, task: Task, now: datetime) -> None:
+    """What was annotated in an earlier task with the same id is gone with it."""
+    a = annotations_table.c
+    earlier = sa.and_(a.project == task.project, a.task == task.id, a.created_at < task.created_at)
+    conn.execute(sa.update(annotations_table).where(earlier, a.deleted_at.is_(None)).values(deleted_at=now))
+
+
 def get_task(conn: sa.Connection, task: int) -> Row | None:
     """One task's row."""
     return _row(conn, _TASK, wanted=task)
+
+
+def task_times(conn: sa.Connection, task: int) -> tuple[datetime | None, datetime | None, datetime | None] | None:
+    """When a task was made, changed and deleted; None where it is not known."""
+    found = _TASK_TIMES.first(conn, wanted=task)
+    return None if found is None else (found[0], found[1], found[2])
+
+
+def put_tasks(conn: sa.Connection, described: Iterable[tuple[Task, datetime | None]]) -> None:
+    """Insert or update tasks, each with its time of deletion, if any, whatever the store says of them now."""
+    _PUT_TASK.run(
+        conn,
+        [
+            {
+                "id": task.id,
+                "project": task.project,
+                "data": msgspec.json.encode(task.data).decode(),
+                "meta": msgspec.json.encode(task.meta).decode(),
+                "overlap": task.overlap,
+                "is_labeled": task.is_labeled,
+                "created_at": task.created_at,
+                "updated_at": task.updated_at,
+                "deleted_at": deleted_at,
+            }
+            for task, deleted_at in described
+        ],
+    )
 
 
 def live_task_ids(conn: sa.Connection, project: int) -> set[int]:
@@ -342,7 +410,7 @@ def keep_as_listed(conn: sa.Connection, task: Task, now: datetime) -> None:
     known = get_task(conn, task.id)
     if known is not None and (task.created_at != known["created_at"] or task.project != known["project"]):
         retire_gold(conn, known["project"], [task.id], now)
-    values = {
+    values: Row = {
         "project": task.project,
         "data": dict(task.data),
         "meta": dict(task.meta),
@@ -490,7 +558,7 @@ def get_policy(conn: sa.Connection, project: int, version: int | None = None) ->
 
 def newest_policy_version(conn: sa.Connection, project: int) -> int | None:
     """The number of a project's newest policy, or None without one."""
-    newest = conn.scalar(_NEWEST_POLICY, {"wanted": project})
+    ((newest,),) = _NEWEST_POLICY.rows(conn, wanted=project)
     return None if newest is None else int(newest)
 
 
@@ -797,18 +865,15 @@ def set_cursor(conn: sa.Connection, name: str, value: Any, now: datetime) -> Non
     )
 
 
-def get_rule_state(conn: sa.Connection, project: int, rule: str, subject: str) -> dict[str, Any]:
-    """A rule's memory about a subject; empty when it has none."""
-    found = conn.scalar(_RULE_STATE, {"project": project, "rule": rule, "subject": subject})
-    return dict(found) if found else {}
-
-
-def set_rule_state(
-    conn: sa.Connection, project: int, rule: str, subject: str, state: Mapping[str, Any], now: datetime
-) -> None:
-    """Keep a rule's memory about a subject."""
-    about = {"project": project, "rule": rule, "subject": subject}
-    conn.execute(_SET_RULE_STATE, {**about, "state": dict(state), "updated_at": now})
+def put_rule_states(conn: sa.Connection, project: int, changes: Iterable[tuple[str, str, str]], now: datetime) -> None:
+    """Keep rules' memories: (rule, subject, JSON text) each."""
+    _PUT_RULE_STATE.run(
+        conn,
+        [
+            {"project": project, "rule": rule, "subject": subject, "state": text, "updated_at": now}
+            for rule, subject, text in changes
+        ],
+    )
 
 
 _ACTIONS = "actions"

@@ -52,9 +52,7 @@ def _about_tasks() -> None:
         task, colon, rest = subject.removeprefix("task:").partition(":")
         if not task.isdigit():
             continue
-        at = connection.scalar(
-            sa.select(tasks.c.created_at).where(tasks.c.id == int(task), tasks.c.project == project)
-        )
+        at = connection.scalar(sa.select(tasks.c.created_at).where(tasks.c.id == int(task), tasks.c.project == project))
         if at is not None:
             connection.execute(
                 sa.update(states)
