@@ -93,6 +93,10 @@ class Studio(Protocol):
         """Edition, version, own user and capabilities (asked once, then remembered)."""
         ...
 
+    def time(self) -> datetime | None:
+        """Label Studio's own clock now, to the second; None where it does not say."""
+        ...
+
     def link(self, project: int, task: int, annotation: int | None = None) -> str:
         """Where a person sees a task (and annotation) in Label Studio."""
         ...

@@ -96,6 +96,12 @@ class Memories:
         self._touched.setdefault(rule, []).append(memory)
         return memory.value
 
+    def begin(self, rule: str, subject: str) -> None:
+        """Let a memory that was not read yet begin empty, whatever the store has."""
+        if (rule, subject) not in self._all:
+            memory = self._all[(rule, subject)] = _Memory("{}")
+            memory.changed = True
+
     def keep(self, rule: str) -> None:
         """Take in what a rule changed since the last :meth:`keep` or :meth:`forget`.
 

@@ -31,6 +31,7 @@ from labelguard.connectors import NotFound, Studio, TaskRecord
 from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation, Event, Project, Task
 from labelguard.inbox import Origin
+from labelguard.memory import rebuild
 from labelguard.processing import author_of
 from labelguard.store import Store, records
 from labelguard.store.records import Row
@@ -50,6 +51,9 @@ ASKED = 1000
 
 GRACE = timedelta(seconds=60)
 """A delivery may come before Label Studio has committed what it tells of: younger ones are confirmed next time."""
+
+AGREE = timedelta(seconds=2)
+"""Clocks that differ by less agree: Label Studio tells its own to the second."""
 
 SLACK = timedelta(seconds=5)
 """Label Studio stamps an annotation and its task within one save."""
@@ -86,6 +90,8 @@ class ReconcileReport:
     """Versions that deliveries told of and Label Studio does not have."""
     unknown: int = 0
     """Annotations found changed by looking: versions in between may be missing, and nobody can tell."""
+    young: int = 0
+    """Annotations that Label Studio does not confirm yet: they are looked at again next time."""
     unchecked: int = 0
     """Tasks of unconfirmed deliveries that were not asked for, because there were too many: the audit will."""
 
@@ -114,6 +120,7 @@ class ReconcileReport:
             "refuted": self.refuted,
             "repaired": self.repaired,
             "unknown": self.unknown,
+            "young": self.young,
             "unchecked": self.unchecked,
         }
 
@@ -144,10 +151,12 @@ def reconcile(
     with store.read() as conn:
         cursor = _cursor(conn, project)
         position = _position(conn, project)
-        upto = records.newest_delivery(conn, project, began - GRACE)
+        newest_delivery = records.newest_delivery(conn, project, began)
+        settled = records.newest_delivery(conn, project, began - GRACE)
         known_tasks = records.live_task_ids(conn, project) if full else set()
         if full:
             known_tasks |= records.annotated_task_ids(conn, project)
+    note_clock(store, studio, clock)
     info = studio.project(project)
     look = _Look(store, engine, studio, info, position.at, clock, origin)
     look.count(project_changed=look.project())
@@ -165,8 +174,13 @@ def reconcile(
     if full:
         look.report = replace(look.report, full=True)
         look.ask(sorted(known_tasks - seen))
-    reached = look.confirm(position.delivery, upto, seen)
-    at = began - GRACE if reached >= upto else position.at
+    reached = look.confirm(position.delivery, newest_delivery, seen)
+    at: datetime | None = began
+    if look.report.young:
+        # Looked at again next time.
+        reached, at = min(reached, settled), began - GRACE
+    if reached < min(newest_delivery, settled):
+        at = position.at
     value = newest.isoformat() if newest is not None else None
 
     def keep(conn: sa.Connection) -> None:
@@ -176,7 +190,27 @@ def reconcile(
             _set_position(conn, project, _Position(reached, at), clock())
 
     store.write(keep)
+    if full:
+        rebuild(store, engine, project, clock=clock)
     return look.report
+
+
+def note_clock(store: Store, studio: Studio, clock: Clock) -> timedelta:
+    """Remember how far Label Studio's clock is ahead of ours: times of annotations are by Label Studio's."""
+    asked = clock()
+    theirs = studio.time()
+    answered = clock()
+    with store.read() as conn:
+        known = records.clock_skew(conn)
+    if theirs is None:
+        return known
+    skew = theirs - (asked + (answered - asked) / 2)
+    if abs(skew) < AGREE:
+        skew = timedelta(0)
+    if abs(skew - known) >= AGREE or (not skew and known):
+        store.write(lambda conn: records.set_clock_skew(conn, skew, answered))
+        return skew
+    return known
 
 
 def audit(
@@ -462,12 +496,13 @@ class _Look:
         young = any(v["recorded_at"] > now - GRACE for v in versions)
         if versions and (unseen or late) and not young:
             ids = [v["id"] for v in versions]
-            self._writes.append(lambda conn: records.refute_versions(conn, ids, _NOT_THERE, now))
-            self.count(refuted=len(ids))
+            self._refute(ids)
             kind = "annotation" if late or (live and not seen) else "unconfirmed"
             self._doubt(kind, f"annotation {row['id']} of task {row['task']}.")
         elif live:
             self.count(deleted=1)
+        if versions and unseen and young:
+            self.count(young=1)
         if live:
             self._writes.append(lambda conn: records.set_annotation(conn, row["row"], deleted_at=now))
 
@@ -481,14 +516,14 @@ class _Look:
         now, versions = self._clock(), records.versions_of(conn, row["row"])
         false = [v for v in versions if v["refuted_at"] is None and _is_false(v, annotation)]
         if any(v["recorded_at"] > now - GRACE for v in false):
+            self.count(young=1)
             return row, False
         same = next((v for v in versions if _is_it(v, annotation)), None)
         standing = [v for v in versions if v["refuted_at"] is None and v not in false]
         base = same or max(standing, key=lambda v: (v["updated_at"], v["id"]), default=None)
         if false:
             ids = [v["id"] for v in false]
-            self._writes.append(lambda conn: records.refute_versions(conn, ids, _NOT_THERE, now))
-            self.count(refuted=len(ids))
+            self._refute(ids)
             claimed = f"{false[-1]['updated_at']:%Y-%m-%d %H:%M:%S} UTC"
             self._doubt("version", f"annotation {row['id']} of task {annotation.task} as of {claimed}.")
         if deleted:
@@ -514,6 +549,7 @@ class _Look:
             records.unrefute_version(conn, version["id"])
         else:
             records.dismiss_findings_of(conn, [version["id"]], _NOT_BY_THEM, now)
+            records.suspect_memory(conn, self._info.id, version["id"], now)
         author = annotation.completed_by or author_of(annotation)
         records.rename_author(
             conn,
@@ -522,6 +558,16 @@ class _Look:
             editor=annotation.updated_by or annotation.completed_by,
             author=author,
         )
+
+    def _refute(self, versions: Sequence[int]) -> None:
+        project, now = self._info.id, self._clock()
+
+        def write(conn: sa.Connection) -> None:
+            records.refute_versions(conn, versions, _NOT_THERE, now)
+            records.suspect_memory(conn, project, min(versions), now)
+
+        self._writes.append(write)
+        self.count(refuted=len(versions))
 
     def _doubt(self, kind: str, example: str) -> None:
         project, now = self._info.id, self._clock()

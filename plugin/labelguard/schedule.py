@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
+from labelguard import distrust
 from labelguard.connectors import ConnectorError, Notifier, Studio
 from labelguard.context import StoreSweepContext
 from labelguard.engine import Clock, Engine
@@ -57,7 +58,7 @@ class Jobs:
     def reconcile(self, project: int) -> Summary:
         """What the webhook missed lately, and standing effects that need looking after."""
         report = reconcile(self.store, self.engine, self.studio, project, clock=self.clock)
-        return {**report.summary(), **self.outbox.settle(project)}
+        return {**report.summary(), **self.outbox.settle(project), "told": self._tell_doubts(project)}
 
     def watchdog(self, project: int) -> Summary:
         """The webhook: there, active and ours."""
@@ -77,11 +78,19 @@ class Jobs:
         users = self.studio.users()
         self.store.write(lambda conn: records.save_annotators(conn, users))
         self.engine.retry_failed()
-        return audit(self.store, self.engine, self.studio, project, clock=self.clock).summary()
+        report = audit(self.store, self.engine, self.studio, project, clock=self.clock)
+        with self.store.read() as conn:
+            unknown = records.unknown_counts(conn, project)
+        return {**report.summary(), "history": unknown, "told": self._tell_doubts(project)}
 
     def sweeps(self, project: int) -> Summary:
         """Every sweep of the project's policy."""
         return {"findings": run_sweeps(self.store, self.engine, project, now=self.clock())}
+
+    def _tell_doubts(self, project: int) -> list[str]:
+        """Tell the admin what deliveries say that Label Studio does not confirm."""
+        targets = [ADMIN_TARGET] if ADMIN_TARGET in self.settings.notify else []
+        return distrust.tell(self.store, self.notifier, targets, project, clock=self.clock)
 
     def run(self, job: str, project: int) -> Summary | None:
         """Run a job by name and record how it went; None where it failed."""

@@ -6,7 +6,7 @@ labelguard's connector, events or filters. The store is read through its tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -92,7 +92,7 @@ def _on_the_server(project: LiveProject) -> tuple[Things, Things]:
     return tasks, annotations
 
 
-def _project(project: LiveProject) -> Mapping[str, Any]:
+def _project(project: LiveProject) -> dict[str, Any]:
     found = project.api.call("GET", f"/api/projects/{project.id}/")
     return {
         "title": found["title"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -813,6 +813,49 @@ def forget_doubts(conn: sa.Connection, project: int) -> None:
 def forget_rule_states(conn: sa.Connection, project: int) -> None:
     """Forget everything that rules remember about a project."""
     conn.execute(sa.delete(rule_states).where(rule_states.c.project == project))
+
+
+def confirmed_at(conn: sa.Connection, project: int) -> datetime | None:
+    """Up to when deliveries have been compared with Label Studio, by our clock; None before the first time."""
+    value = get_cursor(conn, f"confirmed:{project}")
+    return None if value is None else datetime.fromisoformat(value["at"])
+
+
+def refuted_since(conn: sa.Connection, project: int, moment: datetime) -> bool:
+    """Whether a version that was there at a moment has been refuted since."""
+    v, a = annotation_versions.c, annotations_table.c
+    query = (
+        sa.select(v.id)
+        .join(annotations_table, a.row == v.annotation_row)
+        .where(a.project == project, v.refuted_at >= moment, v.recorded_at <= moment)
+    )
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def clock_skew(conn: sa.Connection) -> timedelta:
+    """How far Label Studio's clock is ahead of ours, as last seen; nothing where they agree to the second."""
+    return timedelta(seconds=get_cursor(conn, _SKEW) or 0.0)
+
+
+def set_clock_skew(conn: sa.Connection, skew: timedelta, now: datetime) -> None:
+    """Remember how far Label Studio's clock is ahead of ours."""
+    set_cursor(conn, _SKEW, skew.total_seconds(), now)
+
+
+_SKEW = "clock-skew"
+
+
+def suspect_memory(conn: sa.Connection, project: int, version: int | None, now: datetime) -> None:
+    """Note that rules may remember a refuted version; with None, that they do not any more."""
+    known = suspect_version(conn, project)
+    if version is None or known is None or version < known:
+        set_cursor(conn, f"suspect:{project}", version, now)
+
+
+def suspect_version(conn: sa.Connection, project: int) -> int | None:
+    """The earliest refuted version that rules may remember."""
+    found = get_cursor(conn, f"suspect:{project}")
+    return None if found is None else int(found)
 
 
 def start_job(conn: sa.Connection, job: str, project: int | None, now: datetime) -> int:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from labelguard import distrust
 from labelguard.engine import Clock
 from labelguard.events import Event
 from labelguard.store import Store, records, schema
@@ -77,6 +78,14 @@ class _StoreCollector(Collector):
                 schema.job_runs.c.job,
                 schema.job_runs.c.state,
             )
+            unconfirmed = GaugeMetricFamily(
+                "labelguard_unconfirmed",
+                "What deliveries said and Label Studio does not confirm, since the webhooks' tokens are new, by kind.",
+                labels=["kind"],
+            )
+            for kind, number in distrust.counted(conn).items():
+                unconfirmed.add_metric([kind], number)
+            yield unconfirmed
             enabled = GaugeMetricFamily("labelguard_actions_enabled", "0 while the kill switch stops actions.")
             enabled.add_metric([], float(records.actions_enabled(conn)))
             yield enabled

@@ -143,6 +143,13 @@ def page_blueprint(
                         pending = not prompts.await_verified(annotation, user, patience)
                     finally:
                         may_wait.release()
+        if may_wait.acquire(blocking=False):
+            try:
+                prompts.confirm(project, user, annotation)
+            except ConnectorError:
+                pass  # a note is shown all the same; nothing else follows from it
+            finally:
+                may_wait.release()
         shown = [
             {
                 "id": ids.dumps([prompt.finding, user]),
