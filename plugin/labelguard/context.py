@@ -33,9 +33,9 @@ _OPINIONS = Statement(
     )
     .join(annotations_table, annotations_table.c.row == judgments.c.annotation_row)
     .where(
+        # Not by project as well, which a task has but one of: SQLite would then read the whole project's.
         judgments.c.task == sa.bindparam("of_task"),
         judgments.c.control == sa.bindparam("of_control"),
-        judgments.c.project == sa.bindparam("of_project"),
         judgments.c.region == "",
         judgments.c.first,
         judgments.c.annotator.is_not(None),
@@ -65,14 +65,35 @@ _STATE = Statement(
 
 
 class _Memory:
-    """A rule's memory about one subject, and the text it was read from or last kept as."""
+    """A rule's memory about one subject."""
 
-    __slots__ = ("changed", "text", "value")
+    __slots__ = ("_kept", "changed", "text", "value")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.value: dict[str, Any] | None = None
+        """What it was read from, or last kept as."""
         self.changed = False
+        """Whether that is not what the store has."""
+        self._kept: dict[str, Any] = msgspec.json.decode(text)
+        self.value: dict[str, Any] = msgspec.json.decode(text)
+        """What rules change in place."""
+
+    def keep(self) -> None:
+        """Take in what was changed; raises TypeError or ValueError for what cannot be kept."""
+        if self.value == self._kept:
+            return
+        text = msgspec.json.encode(self.value)
+        kept = msgspec.json.decode(text)
+        if kept != self.value:
+            # JSON knows fewer things than Python. This says which one cannot be kept, or makes it one that can.
+            text = json.dumps(self.value, allow_nan=False, ensure_ascii=False).encode()
+            self.value = msgspec.json.decode(text)
+            kept = msgspec.json.decode(text)
+        self.text, self._kept, self.changed = text.decode(), kept, True
+
+    def forget(self) -> None:
+        """Drop what was changed."""
+        self.value = msgspec.json.decode(self.text)
 
 
 class Memories:
@@ -90,9 +111,6 @@ class Memories:
         if memory is None:
             found = _STATE.first(self._conn, of_project=self._project, of_rule=rule, of_subject=subject)
             memory = self._all[(rule, subject)] = _Memory("{}" if found is None else found[0])
-        if memory.value is None:
-            value: dict[str, Any] = msgspec.json.decode(memory.text)
-            memory.value = value
         self._touched.setdefault(rule, []).append(memory)
         return memory.value
 
@@ -108,27 +126,20 @@ class Memories:
         Raises:
             TypeError, ValueError: it put something into its memory that cannot be kept.
         """
-        texts = [_text(memory) for memory in self._touched.get(rule, ())]
-        for memory, text in zip(self._touched.pop(rule, ()), texts, strict=True):
-            if text != memory.text:
-                memory.text, memory.changed = text, True
+        for memory in self._touched.get(rule, ()):
+            memory.keep()
+        self._touched.pop(rule, None)
 
     def forget(self, rule: str) -> None:
         """Drop what a rule changed since then: it raised half-way."""
         for memory in self._touched.pop(rule, ()):
-            memory.value = None
+            memory.forget()
 
     def changes(self) -> Iterator[tuple[str, str, str]]:
         """(rule, subject, JSON text) of every memory that is not what it was when it was read."""
         for (rule, subject), memory in self._all.items():
             if memory.changed:
                 yield rule, subject, memory.text
-
-
-def _text(memory: _Memory) -> str:
-    text = json.dumps(memory.value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    text.encode()
-    return text
 
 
 class View:
@@ -152,7 +163,7 @@ class View:
         """First submissions of a task for a control, oldest first, by whomever and however many."""
         known = self._opinions.get((task, control))
         if known is None:
-            rows = _OPINIONS.rows(self.conn, of_task=task, of_control=control, of_project=self._project)
+            rows = _OPINIONS.rows(self.conn, of_task=task, of_control=control)
             known = self._opinions[(task, control)] = [
                 TaskJudgment(annotator, annotation, Judgment.from_row(control, kind, "", value, labels), at)
                 for annotator, annotation, kind, value, labels, at in rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ _PATIENCE = 0.1
 """Seconds that a delivery waits for the rules before it is made durable without them."""
 
 
+_LOOK_EVERY = 0.5
+"""Seconds within which deliveries that wait in the inbox are found, however many more arrive."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of a delivery at the door."""
@@ -62,6 +67,7 @@ class Engine:
         self._arrived: deque[Delivery] = deque()
         self._parsed: OrderedDict[int, Delivery] = OrderedDict()
         self._lock = threading.Lock()
+        self._looked = 0.0
         self._work = threading.Event()
         self._stopping = threading.Event()
         self._worker: threading.Thread | None = None
@@ -152,6 +158,7 @@ class Engine:
         try:
             self._arrived.remove(delivery)
             in_hand = False
+            self._looked = 0.0
         except ValueError:
             in_hand = True
         try:
@@ -196,11 +203,15 @@ class Engine:
     def _next_batch(self) -> list[Delivery]:
         """The next deliveries: what is in the inbox first, then what has just arrived."""
         arrived = len(self._arrived)
-        with self._store.read() as conn:
-            waiting = inbox.pending(conn, _BATCH)
-        if waiting:
-            with self._lock:
-                return [self._parsed.pop(delivery.id or 0, delivery) for delivery in waiting]
+        now = time.monotonic()
+        # While deliveries come in one after the other there is hardly ever anything else.
+        if not arrived or now - self._looked >= _LOOK_EVERY:
+            with self._store.read() as conn:
+                waiting = inbox.pending(conn, _BATCH)
+            if waiting:
+                with self._lock:
+                    return [self._parsed.pop(delivery.id or 0, delivery) for delivery in waiting]
+            self._looked = now
         batch: list[Delivery] = []
         while len(batch) < min(arrived, _BATCH):
             try:

@@ -2,11 +2,13 @@
 
 APScheduler keeps its jobs in memory; the store's ``job_runs`` say what ran when, so what was missed while the
 service was down is caught up at the next start. A job that fails is recorded, reported and tried again at its
-next time; it never takes the others with it.
+next time; it never takes the others with it. Where several processes could keep the schedule, one is elected; when
+it is gone, another takes over.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -27,7 +29,7 @@ from labelguard.reconcile import audit, reconcile
 from labelguard.rules import Finding, Sweep
 from labelguard.settings import Settings
 from labelguard.store import Store, records
-from labelguard.store.core import StoreError
+from labelguard.store.core import Role, StoreError
 from labelguard.store.schema import findings
 from labelguard.watchdog import watch
 
@@ -261,6 +263,53 @@ class Schedule:
                 if late and project["connected_at"] < last_time:
                     missed.append(project["id"])
         return missed
+
+
+class ElectedSchedule:
+    """The schedule of the process that holds its role; the others stand by."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._every = jobs.settings.election_seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._stand, name="election", daemon=True)
+
+    def start(self) -> None:
+        """Stand for election until stopped."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the job in hand finish, and give the role back."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _stand(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with self._jobs.store.try_exclusive("scheduler") as role:
+                    if role is not None:
+                        self._lead(role)
+            except StoreError as error:
+                log.error("schedule_not_run", reason=str(error))  # noqa: TRY400 - the sentence says it all
+            except Exception:
+                # Without this thread nothing runs by the clock any more, and nobody would notice.
+                log.exception("schedule_failed")
+            self._stopping.wait(self._every)
+
+    def _lead(self, role: Role) -> None:
+        store = self._jobs.store
+        # Whoever began them had the role before and has it no more.
+        lost = store.write(records.end_lost_jobs)
+        log.info("schedule_taken", lost_runs=lost)
+        schedule = Schedule(self._jobs)
+        schedule.start()
+        try:
+            while not self._stopping.wait(self._every):
+                if not role.held():
+                    log.warning("schedule_lost")
+                    return
+        finally:
+            schedule.stop()
 
 
 def nightly_time(text: str) -> time:

@@ -65,7 +65,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     database_url: Annotated[str, AfterValidator(_database)] = "sqlite:///labelguard.sqlite3"
-    """Where the store is; SQLite for one machine."""
+    """Where the store is: a file of SQLite for one machine, or PostgreSQL for several processes and machines, such
+    as `postgresql://labelguard:password@db.example/labelguard` (needs `pip install 'labelguard[postgresql]'`)."""
     studio_url: Address = "http://localhost:8080"
     """Label Studio's address as labelguard reaches it."""
     studio_api_key: SecretStr = SecretStr("")
@@ -79,7 +80,7 @@ class Settings(BaseModel):
     api_token: SecretStr = SecretStr("")
     """The bearer token of `/api/v1` and the sign-in of the status page; empty closes both."""
     secret_key: SecretStr = SecretStr("")
-    """Signs page sessions; made at random for each start when empty."""
+    """Signs page sessions; made at random for each start when empty. All `labelguard web` must have the same."""
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Bytes; a larger delivery is refused with 413."""
     inline_deadline: float = Field(default=0.3, ge=0, le=10)
@@ -88,6 +89,8 @@ class Settings(BaseModel):
     """Minutes between two looks at Label Studio for what the webhook missed."""
     nightly_at: Annotated[str, AfterValidator(_time_of_day)] = "03:00"
     """When the full audit and the sweeps run, UTC."""
+    election_seconds: float = Field(default=10, gt=0, le=60)
+    """Seconds between two attempts of a process to take the schedule over from one that is gone."""
     keep_rejected: int = Field(default=1000, ge=0)
     """How many refused deliveries are kept for the admin to see."""
     notify: dict[str, SecretStr] = Field(default_factory=dict)

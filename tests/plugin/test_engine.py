@@ -534,15 +534,16 @@ def test_without_the_store_the_sender_is_told_and_the_worker_lives_on(
 
 
 class FullDisk(Exception):
-    """SQLite's own words."""
+    """The databases' own words."""
 
     sqlite_errorcode = 13
+    sqlstate = "53100"
 
 
 def test_a_body_of_another_delivery_never_stands_in(world: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that failed gave an id out that the next delivery gets: from this process or another."""
     lost = Event.from_delivery({}, created(annotation(11, *WRONG)))
-    original = type(world.store)._run
+    original = world.store._run
 
     def runs_and_fails(conn: sa.Connection, job: Any) -> None:
         original(conn, job)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from databases import tamper
 from labelguard.store import records, schema
 from webservice import NOW, PROJECT, Service, service, submission
 
@@ -69,8 +68,7 @@ def test_a_store_that_is_gone_makes_it_unready(web: Service) -> None:
 def test_a_store_that_cannot_be_written_makes_it_unready(tmp_path: Path) -> None:
     """A store that is damaged shows as one that cannot be written, while it can still be read."""
     with service(tmp_path) as web:
-        with closing(sqlite3.connect(tmp_path / "labelguard.sqlite3")) as other:
-            other.execute("DROP TABLE cursors")
+        tamper(tmp_path, "DROP TABLE cursors")
         checks = ready(web)[1]["checks"]
 
     assert checks["store_readable"] == {"ok": True}

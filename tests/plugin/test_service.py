@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from databases import database_url
 from deliveries import LABELGUARD, PROJECT, annotation, created
 from fakestudio import FakeNotifier, FakeStudio
 from guarded import Guarded, guarded, policy
@@ -121,7 +122,7 @@ def test_the_deliverer_survives_what_nobody_foresaw(world: Guarded) -> None:
 
 def test_jobs_need_a_label_studio(tmp_path: Path) -> None:
     """Without one the command line says what to set."""
-    settings = Settings(database_url=f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    settings = Settings(database_url=database_url(tmp_path))
     with opened(settings) as made:
         assert isinstance(made.engine, Engine)
         with pytest.raises(ConnectorError) as caught:
@@ -141,7 +142,7 @@ def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
     mine = {name: value for name, value in os.environ.items() if not name.startswith("LABELGUARD_")}
     environment = {
         **mine,
-        "LABELGUARD_DATABASE_URL": f"sqlite:///{folder / 'labelguard.sqlite3'}",
+        "LABELGUARD_DATABASE_URL": database_url(folder),
         "LABELGUARD_PORT": str(port),
         "LABELGUARD_HOST": "127.0.0.1",
         "LABELGUARD_API_TOKEN": "the-api-token-of-this-test",
@@ -204,7 +205,7 @@ def test_killed_at_any_moment_it_loses_nothing_and_told_to_stop_it_stops(tmp_pat
         process.wait(10)
         sender.join(30)
     process = serve(tmp_path, port)
-    store = Store.open(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    store = Store.open(database_url(tmp_path))
 
     def found() -> list[int]:
         with store.read() as conn:

@@ -21,6 +21,7 @@ import requests
 from pydantic import SecretStr
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from databases import database_url
 from labelguard.connect import ConnectReport, connect
 from labelguard.engine import Engine
 from labelguard.outbox import Outbox
@@ -320,7 +321,7 @@ def receiver(folder: Path, server: StudioServer, **settings: Any) -> Iterator[Re
     port = free_port()
     effective = Settings(
         **{
-            "database_url": f"sqlite:///{folder / 'labelguard.sqlite3'}",
+            "database_url": database_url(folder),
             "studio_url": server.url,
             "studio_api_key": SecretStr(server.account("labelguard").token),
             "public_url": f"http://127.0.0.1:{port}",

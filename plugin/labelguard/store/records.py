@@ -880,6 +880,19 @@ def finish_job(
     )
 
 
+def end_lost_jobs(conn: sa.Connection) -> int:
+    """Say of runs whose process was killed that they failed; returns how many.
+
+    They stay without an end, which nobody saw, and so count as missed.
+    """
+    done = conn.execute(
+        sa.update(job_runs)
+        .where(job_runs.c.state == "running")
+        .values(state="failed", error="It ended without a word: its process was killed, or its machine stopped.")
+    )
+    return done.rowcount
+
+
 def last_runs(conn: sa.Connection, job: str, project: int | None = None, limit: int = 1) -> list[Row]:
     """The newest finished runs of a job, newest first; ``project`` None means runs without one."""
     query = sa.select(job_runs).where(
