@@ -345,18 +345,28 @@ def _history(store: Store, project: int) -> Check:
     name = f"project {project}: history"
     with store.read() as conn:
         unknown = records.unknown_counts(conn, project)
+    gaps, unjudged, refuted = unknown["gaps"], unknown["unjudged"], unknown["refuted"]
     said = [
-        f"{unknown['gaps']} versions were found by looking, and others before them may be missing."
-        if unknown["gaps"]
+        f"{_counted(gaps)} found by looking, and others before {_them(gaps)} may be missing." if gaps else "",
+        f"{_counted(unjudged)} replaced while the policy could not be used, and stay{'s' * (unjudged == 1)} unjudged."
+        if unjudged
         else "",
-        f"{unknown['unjudged']} versions were replaced while the policy could not be used, and stay unjudged."
-        if unknown["unjudged"]
+        f"{_counted(refuted)} told of by deliveries alone; Label Studio does not have {_them(refuted)}, so "
+        f"nothing counts {_them(refuted)}."
+        if refuted
         else "",
-        f"{unknown['refuted']} versions are not in Label Studio and count nowhere." if unknown["refuted"] else "",
     ]
     if any(said):
         return Check(name, None, " ".join(filter(None, said)))
     return Check(name, True, "Every version came by a delivery.")
+
+
+def _counted(versions: int) -> str:
+    return "1 version was" if versions == 1 else f"{versions} versions were"
+
+
+def _them(versions: int) -> str:
+    return "it" if versions == 1 else "them"
 
 
 def _own_user(store: Store, server: Server, project: int) -> Check:

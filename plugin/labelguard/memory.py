@@ -71,7 +71,7 @@ def rebuild(store: Store, engine: Engine, project: int, *, clock: Clock) -> Rebu
 
     Deliveries go on being taken in meanwhile; they are judged afterwards.
     """
-    with store.exclusive("engine"):
+    with store.exclusive("engine") as role:
         with store.read() as conn:
             suspect = records.suspect_version(conn, project)
             if suspect is None:
@@ -82,6 +82,8 @@ def rebuild(store: Store, engine: Engine, project: int, *, clock: Clock) -> Rebu
                 return Rebuilt()  # looked at again once the policy can be used
             replay = _Replay(conn, project, loaded, engine.own_user, suspect)
             replay.run()
+        if not role.held():
+            return Rebuilt()  # suspect still: the next one does it
         now = clock()
 
         def job(conn: sa.Connection) -> tuple[int, int]:

@@ -152,7 +152,7 @@ def reconcile(
         cursor = _cursor(conn, project)
         position = _position(conn, project)
         newest_delivery = records.newest_delivery(conn, project, began)
-        settled = records.newest_delivery(conn, project, began - GRACE)
+        settled = {age: records.newest_delivery(conn, project, began - age) for age in (SLACK, GRACE)}
         known_tasks = records.live_task_ids(conn, project) if full else set()
         if full:
             known_tasks |= records.annotated_task_ids(conn, project)
@@ -175,12 +175,10 @@ def reconcile(
         look.report = replace(look.report, full=True)
         look.ask(sorted(known_tasks - seen))
     reached = look.confirm(position.delivery, newest_delivery, seen)
-    at: datetime | None = began
-    if look.report.young:
-        # Looked at again next time.
-        reached, at = min(reached, settled), began - GRACE
-    if reached < min(newest_delivery, settled):
-        at = position.at
+    # Ids are given out before they are committed, so the newest are looked at again; and so is what may yet come.
+    age = GRACE if look.report.young else SLACK
+    at = began - age if reached >= settled[age] else position.at
+    reached = max(position.delivery, min(reached, settled[age]))
     value = newest.isoformat() if newest is not None else None
 
     def keep(conn: sa.Connection) -> None:
