@@ -156,11 +156,14 @@ class Prompts:
             self._fetched[annotator] = now
             return True
 
-    def waiting(self, project: int, annotator: int, annotation: int | None = None) -> list[Prompt]:
+    def waiting(
+        self, project: int, annotator: int, annotation: int | None = None, *, confirmed: bool = False
+    ) -> list[Prompt]:
         """What an annotator is shown now: after saving ``annotation`` or, without it, on opening the page.
 
         The annotation's own prompts come first, then others that wait, oldest first. What was shown but not
-        answered comes again; new ones only as far as the policy's ``prompts_per_hour`` allows.
+        answered comes again; new ones only as far as the policy's ``prompts_per_hour`` allows. With ``confirmed``,
+        those that :meth:`confirm` did not come to wait as well.
         """
         with self._store.read() as conn:
             if not records.actions_enabled(conn):
@@ -175,6 +178,8 @@ class Prompts:
                 actions = [action for action in standing if _prepared(action)]
                 if not actions or any(self._being_verified(action) for action in standing):
                     continue
+                if confirmed and any(action["annotation"] is not None and not _confirmed(action) for action in actions):
+                    continue
                 finding = records.get_finding(conn, finding_id)
                 if finding is None or not self._visible(conn, finding, asked):
                     continue
@@ -187,8 +192,8 @@ class Prompts:
                     break
             return prompts
 
-    def confirm(self, project: int, annotator: int, annotation: int | None = None) -> None:
-        """Ask Label Studio about what :meth:`waiting` would show and nobody has confirmed yet.
+    def confirm(self, project: int, annotator: int, annotation: int | None = None) -> bool:
+        """Ask Label Studio about what :meth:`waiting` would show and nobody has confirmed yet; whether it could be asked.
 
         What it denies (a delivery was forged, or tells of somebody else) is held back from the annotator.
 
@@ -196,7 +201,7 @@ class Prompts:
             ConnectorError: Label Studio did not answer; what it was not asked about is shown.
         """
         if self._studio is None:
-            return
+            return False
         with self._store.read() as conn:
             asked = _own(records.get_annotation(conn, annotation) if annotation else None, annotator, project)
             wanted = [
@@ -212,6 +217,7 @@ class Prompts:
             denied = self._denied(action)
             known = {"denied": True} if denied else {"denied": False, "confirmed": True}
             self._note(action, known)
+        return True
 
     def _note(self, action: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         """Add what became known to an action's target, to which the outbox writes as well."""

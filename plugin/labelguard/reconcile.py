@@ -269,6 +269,7 @@ class _Look:
         self._clock = clock
         self._origin = origin
         self._asked = 0
+        self._strays: set[int] = set()
         self._writes: list[Callable[[sa.Connection], object]] = []
         self.report = ReconcileReport(info.id)
 
@@ -283,14 +284,13 @@ class _Look:
         info, now = self._info, self._clock()
         with self._store.read() as conn:
             row = records.get_project(conn, info.id)
+            described = records.list_guidelines(conn, info.id)
         columns = ("title", "label_config", "guideline", "maximum_annotations", "skip_queue")
         wrong = [column for column in columns if row is not None and row[column] != getattr(info, column)]
-        if row is not None and wrong and row["updated_at"] and info.updated_at:
-            # Label Studio never changes these two without a new time.
-            described = {"label_config", "guideline"} & {*wrong}
-            if row["updated_at"] > info.updated_at or (described and row["updated_at"] == info.updated_at):
-                claimed = f"{row['updated_at']:%Y-%m-%d %H:%M:%S} UTC"
-                self._doubt("project", f"its {', '.join(wrong)} as of {claimed}.")
+        if wrong and _was_never(described, info):
+            self._doubt("project", f"its {' and '.join(wrong)}.")
+            # Nor is the time true that it came with.
+            self._writes.append(lambda conn: records.forget_project_time(conn, info.id))
         self._writes.append(lambda conn: records.save_project(conn, info, now, listed=True))
         self._flush()
         return row is None or bool(wrong)
@@ -318,6 +318,9 @@ class _Look:
         self._flush()
         _feed(self._engine, self._info, new, changed, origin=self._origin, at=self._clock())
         self.count(tasks=len(batch), new=len(new), changed=len(changed))
+        strays, self._strays = sorted(self._strays), set()
+        if strays:
+            self._ask_each(strays)
 
     def forget(self, gone: Sequence[int]) -> None:
         """Tasks that Label Studio does not have (any more): they and their annotations are gone."""
@@ -410,16 +413,16 @@ class _Look:
     def _known(self, batch: Sequence[TaskRecord]) -> dict[int, tuple[Row | None, list[Row]]]:
         """What the store has about tasks: the row of each, and its annotations, deleted ones included."""
         ids = [record.task.id for record in batch]
-        of_task = {annotation.id: record.task.id for record in batch for annotation in record.annotations}
+        of_task = {(a.id, a.created_at): record.task.id for record in batch for a in record.annotations}
         with self._store.read() as conn:
             tasks = records.tasks_by_id(conn, ids)
-            rows = records.annotations_about(conn, ids, list(of_task))
+            rows = records.annotations_about(conn, ids, [annotation for annotation, _ in of_task])
         known: dict[int, tuple[Row | None, list[Row]]] = {task: (tasks.get(task), []) for task in ids}
         for row in rows:
             # A delivery may have put an annotation into another task than Label Studio has it in.
-            for task in {row["task"], of_task.get(row["id"], row["task"])}:
-                if task in known:
-                    known[task][1].append(row)
+            task = of_task.get((row["id"], row["created_at"]), row["task"])
+            if task in known:
+                known[task][1].append(row)
         return known
 
     def _is_odd(self, task_row: Row | None, rows: Sequence[Row], record: TaskRecord) -> bool:
@@ -463,10 +466,14 @@ class _Look:
     ) -> None:
         there = {(annotation.id, annotation.created_at): annotation for annotation in record.annotations}
         known = {(row["id"], row["created_at"]): row for row in rows}
+        strays: list[int] = []
         with self._store.read() as conn:
             for key, row in known.items():
                 if key not in there and self._may_be_missing(row, record.task.id):
-                    self._missing(conn, row, record.task)
+                    if row["versions"] > 1 and (elsewhere := self._home(row)) is not None:
+                        strays.append(elsewhere)
+                    else:
+                        self._missing(conn, row, record.task)
             for key, annotation in there.items():
                 row_known = known.get(key)
                 if row_known is None:
@@ -477,6 +484,15 @@ class _Look:
                 if again or _differs(row, annotation):
                     changed.append((record, annotation))
                     self.count(unknown=annotation.updated_at != row["updated_at"])
+        self._strays.update(strays)
+
+    def _home(self, row: Row) -> int | None:
+        """The task in which Label Studio has an annotation that a delivery put into another one."""
+        try:
+            found = self._studio.annotation(row["id"])
+        except NotFound:
+            return None
+        return found.task if found.created_at == row["created_at"] and found.task != row["task"] else None
 
     def _missing(self, conn: sa.Connection, row: Row, task: Task | None, *, seen: bool = True) -> None:
         """An annotation that Label Studio does not have: deleted, or never there.
@@ -645,6 +661,20 @@ def _differs(row: Row, annotation: Annotation) -> bool:
         or annotation.ground_truth != row["ground_truth"]
         or annotation.completed_by != row["completed_by"]
         or annotation.updated_by != row["updated_by"]
+    )
+
+
+def _was_never(described: Sequence[Row], info: Project) -> bool:
+    """Whether a delivery described the project in a way in which Label Studio never had it.
+
+    It was confirmed before, and is now exactly as it was then: nobody changes a guideline and changes it back
+    between two looks. (Label Studio's API does not tell when a project was changed.)
+    """
+    if not described or described[-1]["confirmed_at"] is not None:
+        return False
+    confirmed = [each for each in described if each["confirmed_at"] is not None]
+    return bool(
+        confirmed and (confirmed[-1]["guideline"], confirmed[-1]["label_config"]) == (info.guideline, info.label_config)
     )
 
 

@@ -142,6 +142,8 @@ def save_project(conn: sa.Connection, project: Project, now: datetime, *, listed
         "updated_at": project.updated_at,
     }
     known = get_project(conn, project.id)
+    if listed and known is not None and project.updated_at is None:
+        values["updated_at"] = known["updated_at"]
     if known is None:
         conn.execute(insert(projects).values(id=project.id, **values))
     elif not listed and project.updated_at and known["updated_at"] and project.updated_at < known["updated_at"]:
@@ -155,6 +157,11 @@ def save_project(conn: sa.Connection, project: Project, now: datetime, *, listed
         _add_guideline(conn, project, now)
     if listed:
         _confirm_guideline(conn, project, now)
+
+
+def forget_project_time(conn: sa.Connection, project: int) -> None:
+    """When the project was changed last is not known: a delivery made it up."""
+    conn.execute(sa.update(projects).where(projects.c.id == project).values(updated_at=None))
 
 
 def _confirm_guideline(conn: sa.Connection, project: Project, now: datetime) -> None:
