@@ -193,9 +193,9 @@ class Prompts:
             return prompts
 
     def confirm(self, project: int, annotator: int, annotation: int | None = None) -> bool:
-        """Ask Label Studio about what :meth:`waiting` would show and nobody has confirmed yet; whether it could be asked.
+        """Ask Label Studio about what :meth:`waiting` would show and nobody has confirmed yet.
 
-        What it denies (a delivery was forged, or tells of somebody else) is held back from the annotator.
+        Returns whether there is a Label Studio to ask. What it denies (a delivery was forged, or tells of somebody else) is held back from the annotator.
 
         Raises:
             ConnectorError: Label Studio did not answer; what it was not asked about is shown.
@@ -213,7 +213,8 @@ class Prompts:
                 for action in standing
                 if action["kind"] == "prompt" and action["annotation"] is not None and not _confirmed(action)
             ]
-        for action in wanted[:_MOST]:
+        # What was denied before is asked about last: a flood of forged ones must not hold the genuine back.
+        for action in sorted(wanted, key=lambda action: bool((action["target"] or {}).get("denied")))[:_MOST]:
             denied = self._denied(action)
             known = {"denied": True} if denied else {"denied": False, "confirmed": True}
             self._note(action, known)

@@ -300,9 +300,7 @@ def _in_another_task(world: World) -> Sequence[Body]:
 
 def _many(world: World) -> Sequence[Body]:
     at = world.saved(timedelta(minutes=1))
-    made = [
-        world.altered(id=910_000 + i, created_at=at, updated_at=at, result=WRONG)["annotation"] for i in range(1000)
-    ]
+    made = [world.altered(id=910_000 + i, created_at=at, updated_at=at, result=WRONG)["annotation"] for i in range(50)]
     tasks = [world.genuine["task"] for _ in made]
     return [{**world.genuine, "action": "ANNOTATIONS_CREATED", "annotation": made, "task": tasks}]
 
@@ -320,10 +318,10 @@ def _many(world: World) -> Sequence[Body]:
         (_tasks_deleted, {"deletion": 1}),
         (_guideline, {"project": 1}),
         (_task_data, {"task": 1}),
-        # Label Studio moves it without a new time itself, so this alone says nothing.
-        (_ground_truth, {}),
+        # Label Studio moves it without a new time itself, so there is no contradiction in this.
+        (_ground_truth, {"own-ground-truth": 1}),
         (_in_another_task, {"version": 1, "elsewhere": 1}),
-        (_many, {"annotation": 1000}),
+        (_many, {"annotation": 50}),
     ],
 )
 def test_nothing_follows_from_a_forged_delivery(
@@ -343,7 +341,7 @@ def test_nothing_follows_from_a_forged_delivery(
     assert world.notes_for(world.ben) == []
     assert {finding["state"] for finding in world.findings()} <= {"dismissed"}
     assert world.counted() == [(world.annotation, world.ben.id)]
-    assert len(world.pager.told("admin")) == bool(doubts.keys() - {"unconfirmed"})
+    assert len(world.pager.told("admin")) == bool(doubts.keys() - {"unconfirmed", "own-ground-truth"})
     assert bool(summary["repaired"]) == (forged not in (_task_data,))
     again = world.job()
     assert (again["repaired"], world.doubts()) == (0, doubts)
