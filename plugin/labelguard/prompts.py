@@ -195,7 +195,8 @@ class Prompts:
     def confirm(self, project: int, annotator: int, annotation: int | None = None) -> bool:
         """Ask Label Studio about what :meth:`waiting` would show and nobody has confirmed yet.
 
-        Returns whether there is a Label Studio to ask. What it denies (a delivery was forged, or tells of somebody else) is held back from the annotator.
+        Returns whether there is a Label Studio to ask. What it denies (a delivery was forged, or tells of
+        somebody else) is held back from the annotator.
 
         Raises:
             ConnectorError: Label Studio did not answer; what it was not asked about is shown.

@@ -545,11 +545,12 @@ class _Look:
             self.count(restored=1)
         if elsewhere:
             self._doubt("elsewhere", f"annotation {row['id']}, which is in task {annotation.task}.")
-        again = False
-        if same is not None and (same["refuted_at"] is not None or (contradicts and not false) or elsewhere):
-            again = True
+        by_others = contradicts and not false
+        taken = row["project"] != self._info.id
+        again = same is not None and (same["refuted_at"] is not None or by_others or taken)
+        if same is not None and again:
             self._writes.append(lambda conn: self._right_version(conn, same, annotation, now))
-            if same["refuted_at"] is None:
+            if by_others:
                 self._doubt("people", f"annotation {row['id']} of task {annotation.task}.")
         values = {**_of_version(base, row), "project": self._info.id, "task": annotation.task, "deleted_at": None}
         if base is not None:

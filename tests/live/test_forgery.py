@@ -392,7 +392,7 @@ def test_who_hides_behind_another_name_is_judged_after_all(world: World) -> None
     body = world.altered(**lie, completed_by=world.ben.id, updated_by=world.ben.id)
     body["task"] |= {"id": true["task"]}
     world.forge(body)
-    assert [finding["annotator"] for finding in world.findings()] == [world.ben.id]
+    assert world.ben.id in {finding["annotator"] for finding in world.findings()}
     assert world.notes_for(world.ben) == []
     world.job()
     assert world.doubts() == {"people": 1}
