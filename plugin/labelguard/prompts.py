@@ -178,7 +178,7 @@ class Prompts:
                 actions = [action for action in standing if _prepared(action)]
                 if not actions or any(self._being_verified(action) for action in standing):
                     continue
-                if confirmed and any(action["annotation"] is not None and not _confirmed(action) for action in actions):
+                if confirmed and any(_unconfirmed(action) for action in actions):
                     continue
                 finding = records.get_finding(conn, finding_id)
                 if finding is None or not self._visible(conn, finding, asked):
@@ -208,11 +208,11 @@ class Prompts:
             wanted = [
                 action
                 for finding_id, standing in _grouped(conn, project, annotator, asked)
-                if any(action["annotation"] is not None and not _confirmed(action) for action in standing)
+                if any(_unconfirmed(action) for action in standing)
                 and (finding := records.get_finding(conn, finding_id)) is not None
                 and self._visible(conn, finding, asked)
                 for action in standing
-                if action["kind"] == "prompt" and action["annotation"] is not None and not _confirmed(action)
+                if action["kind"] == "prompt" and _unconfirmed(action)
             ]
         # What was denied before is asked about last: a flood of forged ones must not hold the genuine back.
         for action in sorted(wanted, key=lambda action: bool((action["target"] or {}).get("denied")))[:_MOST]:
@@ -418,9 +418,11 @@ def _prepared(action: Mapping[str, Any]) -> bool:
     return not target.get("denied") if action["kind"] != "rework" else bool(target.get("verified"))
 
 
-def _confirmed(action: Mapping[str, Any]) -> bool:
+def _unconfirmed(action: Mapping[str, Any]) -> bool:
+    """Whether an action says something of an annotation that nobody has compared with Label Studio."""
     target = action["target"] or {}
-    return bool(target.get("confirmed") or target.get("verified"))
+    told = action["annotation"] is not None and "updated_at" in target
+    return told and not (target.get("confirmed") or target.get("verified"))
 
 
 def _own(row: dict[str, Any] | None, annotator: int, project: int) -> dict[str, Any] | None:
