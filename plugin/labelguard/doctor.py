@@ -78,9 +78,9 @@ def diagnose(
             with usable.read() as conn:
                 known = {row["id"]: row for row in records.list_projects(conn, connected=True)}
             if events is None:
-                from labelguard.manifest import load_manifest
+                from labelguard.manifest import events_for
 
-                events = load_manifest()["events"]
+                events = events_for(server)
             for each in sorted(known) if project is None else [project]:
                 checks += _project(usable, connector, server, settings, each, known.get(each), events)
             if project is None and not known:
@@ -139,7 +139,7 @@ def _server(studio: Studio, checks: list[Check]) -> Server | None:
         return None
     who = server.user.email or server.user.name or str(server.user.id)
     checks.append(Check("token", True, f"Label Studio takes labelguard's token; it acts as {who}."))
-    more = [name for name in ("comments", "assignments", "pauses") if getattr(server, name)]
+    more = [name for name in ("comments", "assignments", "pauses", "reviews") if getattr(server, name)]
     offers = f"with {', '.join(more)}" if more else "where prompts are shown by the page script"
     checks.append(Check("edition", True, f"This is Label Studio {server.edition} {server.version}, {offers}."))
     return server
@@ -234,6 +234,28 @@ def _project(
         _history(store, project),
         _own_user(store, server, project),
         _alone(store, server, project),
+        *_permissions(studio, server, project),
+    ]
+
+
+def _permissions(studio: Studio, server: Server, project: int) -> list[Check]:
+    """What labelguard's user may not do of what an Enterprise offers, as far as reading can tell."""
+    if server.edition == "Community":
+        return []
+    name = f"project {project}: permissions"
+    try:
+        refused = studio.refusals(project)
+    except ConnectorError as error:
+        return [Check(name, None, str(error))]
+    if not refused:
+        return [Check(name, True, "labelguard's user may use everything that this Label Studio offers.")]
+    return [
+        Check(
+            name,
+            False,
+            " ".join(refused.values()),
+            "Give labelguard's user that role in the project, or leave the actions that need it out of the policy.",
+        )
     ]
 
 

@@ -40,6 +40,12 @@ _PATIENCE = 0.1
 """Seconds that a delivery waits for the rules before it is made durable without them."""
 
 
+_TURN = 0.05
+"""Seconds for which the engine of one process keeps its role while there is work."""
+
+_LINGER = 0.005
+"""Seconds within that time in which a further delivery is waited for."""
+
 _LOOK_EVERY = 0.5
 """Seconds within which deliveries that wait in the inbox are found, however many more arrive."""
 
@@ -153,7 +159,7 @@ class Engine:
         def job(conn: sa.Connection) -> None:
             # The worker may have been faster.
             if delivery.id is None:
-                inbox.put(conn, [delivery], self._clock())
+                inbox.put_pending(conn, delivery, self._clock())
 
         try:
             self._arrived.remove(delivery)
@@ -193,11 +199,24 @@ class Engine:
         count = 0
         while not self._stopping.is_set() or self._worker is None:
             with self._store.exclusive("engine"):
-                batch = self._next_batch()
-                self._process(batch)
-            count += len(batch)
-            if not batch:
+                done = self._process_while_held()
+            count += done
+            if not done:
                 break
+        return count
+
+    def _process_while_held(self) -> int:
+        """Process batch after batch for as long as one process may keep the others of a store waiting."""
+        count = 0
+        until = time.monotonic() + _TURN
+        while batch := self._next_batch():
+            self._process(batch)
+            count += len(batch)
+            if time.monotonic() >= until or (self._stopping.is_set() and self._worker is not None):
+                break
+            if self._worker is not None and not self._arrived:
+                # Taking the role again takes longer than the next delivery may be away.
+                self._work.wait(_LINGER)
         return count
 
     def _next_batch(self) -> list[Delivery]:
@@ -233,6 +252,10 @@ class Engine:
                     delivery.settled.set()
             raise
         finally:
+            for delivery in batch:
+                if delivery.settled.is_set() and delivery.failure is None and not delivery.duplicate:
+                    age = self._clock() - delivery.received_at
+                    self._store.instruments.judged(delivery.state, age.total_seconds())
             if batch:
                 self.processed.set()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ _PUT = Statement(
     insert(inbox)
     .values({name: sa.bindparam(name, type_=JsonText() if name == "body" else None) for name in _COLUMNS})
     .on_conflict_do_nothing()
-    .returning(inbox.c.id)
+    .returning(inbox.c.id, inbox.c.project, inbox.c.digest)
 )
 _FINISH = Statement(
     # With the digest: an id that was given out in a commit that failed may be another delivery's by now.
@@ -85,14 +85,29 @@ def put(conn: sa.Connection, deliveries: Sequence[Delivery], now: datetime) -> N
     One that the inbox already has keeps its row, which takes the new state where it was still pending.
     """
     new = [delivery for delivery in deliveries if delivery.id is None or not _finish(conn, delivery, now)]
-    for delivery, made in zip(new, _PUT.ids(conn, [_values(delivery, now) for delivery in new]), strict=True):
-        delivery.id = made
-        if made is None and (known := same(conn, delivery)) is not None:
+    made = _PUT.insert(conn, [_values(delivery, now) for delivery in new])
+    ids = {(project, digest): number for number, project, digest in made}
+    for delivery in new:
+        delivery.id = ids.pop((delivery.project, delivery.digest), None)
+        if delivery.id is None and (known := same(conn, delivery)) is not None:
             delivery.id, state = known
             if state == "pending" and delivery.state != "pending":
                 _finish(conn, delivery, now)
             else:
                 delivery.duplicate, delivery.state = True, state
+
+
+def put_pending(conn: sa.Connection, delivery: Delivery, now: datetime) -> None:
+    """Make a delivery durable as one to be processed, however far somebody is with it.
+
+    What its processing leads to is committed by itself: a delivery that is done before that commit would be
+    lost where it never comes.
+    """
+    kept = replace(delivery, state="pending", error=None)
+    put(conn, [kept], now)
+    delivery.id, delivery.duplicate = kept.id, kept.duplicate
+    if kept.duplicate:
+        delivery.state = kept.state
 
 
 def same(conn: sa.Connection, delivery: Delivery) -> tuple[int, State] | None:
@@ -123,8 +138,7 @@ def _finish(conn: sa.Connection, delivery: Delivery, now: datetime) -> bool:
     if delivery.state == "pending":
         return True
     values = {"state": delivery.state, "processed_at": now, "error": delivery.error}
-    done = _FINISH.ids(conn, [{"delivery": delivery.id, "of_digest": delivery.digest, **values}])
-    return done != [None]
+    return bool(_FINISH.rows(conn, delivery=delivery.id, of_digest=delivery.digest, **values))
 
 
 def _values(delivery: Delivery, now: datetime) -> dict[str, Any]:

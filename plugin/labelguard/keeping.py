@@ -28,24 +28,19 @@ Row = dict[str, Any]
 _JSON = frozenset({"result", "value", "labels"})
 
 
-def _adding(table: sa.Table, columns: Sequence[str], key: sa.Column[int] | None = None) -> Statement:
-    """An insert of these columns, JSON as text, that gives back the key."""
-    values = {name: sa.bindparam(name, type_=JsonText() if name in _JSON else None) for name in columns}
-    statement = insert(table).values(values)
-    return Statement(statement if key is None else statement.returning(key))
+def _adding(table: sa.Table, without: str, *returned: sa.Column[Any]) -> Statement:
+    """An insert into all columns but some, JSON as text."""
+    names = [column.name for column in table.c if column.name not in without.split()]
+    statement = insert(table).values(
+        {name: sa.bindparam(name, type_=JsonText() if name in _JSON else None) for name in names}
+    )
+    return Statement(statement.returning(*returned) if returned else statement)
 
 
-_ADD_ANNOTATION = _adding(
-    annotations_table,
-    [column.name for column in annotations_table.c if column.name not in ("row", "deleted_at")],
-    annotations_table.c.row,
-)
-_ADD_VERSION = _adding(
-    annotation_versions,
-    [column.name for column in annotation_versions.c if column.name not in ("id", "refuted_at")],
-    annotation_versions.c.id,
-)
-_ADD_JUDGMENT = _adding(judgments, [column.name for column in judgments.c if column.name != "id"])
+_a, _v = annotations_table.c, annotation_versions.c
+_ADD_ANNOTATION = _adding(annotations_table, "row deleted_at", _a.row, _a.id)
+_ADD_VERSION = _adding(annotation_versions, "id refuted_at", _v.id, _v.annotation_row)
+_ADD_JUDGMENT = _adding(judgments, "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +96,13 @@ def keep_judged(
     loaded: LoadedPolicy | None,
     connected_at: datetime | None,
     now: datetime,
-) -> None:
-    """Write what is new of a batch, with the findings and actions that it led to."""
+) -> list[tuple[Judged, int]]:
+    """Write what is new of a batch, with the findings and actions that it led to; returns the findings' ids."""
     known = [one for one in judged if _is_kept(conn, one)]
     kept = [*_keep_new(conn, [one for one in judged if one.existing is None], now), *_keep_again(conn, known, now)]
     people = (person for one, *_ in kept for person in (one.annotation.completed_by, one.annotation.updated_by))
     records.note_annotators(conn, sorted({person for person in people if person is not None}))
+    found: list[tuple[Judged, int]] = []
     for one, row, number, version in kept:
         if number > 1 and not one.late and one.author is not None:
             _saved_again(conn, row, one, now)
@@ -115,8 +111,18 @@ def keep_judged(
         if loaded is not None and one.made:
             task = records.get_task(conn, one.annotation.task)
             for made in one.made:
-                about = _subject(conn, one, made, task)
-                keep_finding(conn, made, loaded, about, version_id=version, connected_at=connected_at, now=now)
+                finding = keep_finding(
+                    conn,
+                    made,
+                    loaded,
+                    _subject(conn, one, made, task),
+                    version_id=version,
+                    delivery=one.delivery.id,
+                    connected_at=connected_at,
+                    now=now,
+                )
+                found.append((one, finding))
+    return found
 
 
 _Kept = tuple[Judged, int, int, int]
@@ -134,30 +140,29 @@ def _is_kept(conn: sa.Connection, judged: Judged) -> bool:
 
 def _keep_new(conn: sa.Connection, judged: Sequence[Judged], now: datetime) -> list[_Kept]:
     """Write annotations that the store does not have, all with one statement for each table."""
-    encoded = [msgspec.json.encode(one.annotation.result).decode() for one in judged]
-    rows = _ADD_ANNOTATION.ids(
+    encoded = {one.annotation.id: msgspec.json.encode(one.annotation.result).decode() for one in judged}
+    made = _ADD_ANNOTATION.insert(
         conn,
         [
             {
                 "id": one.annotation.id,
                 "created_at": one.annotation.created_at or one.at,
                 "versions": 1,
-                **_annotation_values(one, result),
+                **_annotation_values(one, encoded[one.annotation.id]),
             }
-            for one, result in zip(judged, encoded, strict=True)
+            for one in judged
         ],
     )
-    versions = _ADD_VERSION.ids(
+    rows = {number: row for row, number in made}
+    versions = _ADD_VERSION.insert(
         conn,
-        [
-            _version_values(one, int(row or 0), 1, result, now)
-            for one, row, result in zip(judged, rows, encoded, strict=True)
-        ],
+        [_version_values(one, rows[one.annotation.id], 1, encoded[one.annotation.id], now) for one in judged],
     )
-    kept = [
-        (one, int(row or 0), 1, int(version or 0)) for one, row, version in zip(judged, rows, versions, strict=True)
-    ]
-    _ADD_JUDGMENT.run(conn, [values for one, row, _, version in kept for values in _judgment_values(one, row, version)])
+    ids = {row: version for version, row in versions}
+    kept = [(one, (row := rows[one.annotation.id]), 1, ids[row]) for one in judged]
+    _ADD_JUDGMENT.insert(
+        conn, [values for one, row, _, version in kept for values in _judgment_values(one, row, version)]
+    )
     return kept
 
 
@@ -180,9 +185,9 @@ def _keep_again(conn: sa.Connection, judged: Sequence[Judged], now: datetime) ->
         conn.execute(
             sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values)
         )
-        (version_id,) = _ADD_VERSION.ids(conn, [_version_values(one, row, number, result, now)])
-        _ADD_JUDGMENT.run(conn, _judgment_values(one, row, int(version_id or 0)))
-        kept.append((one, row, number, int(version_id or 0)))
+        ((version, _),) = _ADD_VERSION.insert(conn, [_version_values(one, row, number, result, now)])
+        _ADD_JUDGMENT.insert(conn, _judgment_values(one, row, version))
+        kept.append((one, row, number, version))
     return kept
 
 
@@ -193,6 +198,7 @@ def keep_finding(
     subject: planning.Subject,
     *,
     version_id: int | None,
+    delivery: int | None = None,
     connected_at: datetime | None,
     now: datetime,
 ) -> int:
@@ -224,6 +230,7 @@ def keep_finding(
                 created_at=now,
                 state="open",
                 note="",
+                delivery=delivery,
             )
         )
     )
@@ -266,7 +273,9 @@ def _refresh(conn: sa.Connection, judged: Judged) -> None:
     existing, annotation = judged.existing, judged.annotation
     if existing is None or judged.at != existing["updated_at"]:
         return
-    values: Row = {"ground_truth": annotation.ground_truth, "completed_by": annotation.completed_by}
+    values: Row = {"ground_truth": annotation.ground_truth}
+    if existing["completed_by"] is None or existing["completed_by"] >= 0:  # below are those who were erased
+        values["completed_by"] = annotation.completed_by
     if judged.delivery.origin != "webhook":
         values["deleted_at"] = None
     if any(existing[key] != value for key, value in values.items()):

@@ -10,15 +10,16 @@ made again by the nightly audit, and before an action that rests on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
-from labelguard.context import Memories, StoreContext, View, project_from_row
+from labelguard.context import Memories, StoreContext, View, _Memory, project_from_row
 from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation, BadDelivery, Event, Project, ResultItem, Task
 from labelguard.judgments import Judgment, judgments_of
@@ -100,9 +101,8 @@ def rebuild(store: Store, engine: Engine, project: int, *, clock: Clock) -> Rebu
 class _Afresh(Memories):
     """Memories that begin empty, whatever the store has."""
 
-    def of(self, rule: str, subject: str) -> dict[str, Any]:
-        self.begin(rule, subject)
-        return super().of(rule, subject)
+    def read(self, rules: Collection[str], subjects: Collection[str]) -> None:
+        self._all |= {each: _Memory() for each in product(rules, subjects) if each not in self._all}
 
 
 class _AsOf(View):

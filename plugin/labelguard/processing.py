@@ -7,7 +7,8 @@ decides whether rules run, so a delivery that is processed again after a crash f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -25,10 +26,11 @@ from labelguard.keeping import Judged, LoadedPolicy, Made, described, keep_judge
 from labelguard.labelconfig import LabelConfig
 from labelguard.policy import ActiveRule, BadPolicy, build_rules, load_policy
 from labelguard.registry import BrokenRegistry
+from labelguard.reviews import REVIEW_ACTIONS, keep_review
 from labelguard.rules import Finding, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
 from labelguard.store.schema import annotation_versions, annotations as annotations_table
-from labelguard.store.statements import Statement
+from labelguard.store.statements import Statement, among
 
 log = structlog.get_logger(__name__)
 
@@ -38,12 +40,14 @@ _SAME_SAVE = timedelta(seconds=5)
 """Label Studio stamps created_at and updated_at of one save milliseconds apart; what is further apart was edited."""
 
 _AT_ONCE = 200
-"""Annotations written in one transaction: an import brings thousands."""
+"""Annotations that are read and written together: an import brings thousands."""
 
-_IS_KNOWN = Statement(
-    sa.select(annotations_table.c.row).where(
-        annotations_table.c.id == sa.bindparam("of_id"), annotations_table.c.created_at == sa.bindparam("created")
-    )
+_SOMEBODY, _SOMETHING = "\0annotator", "\0task"
+_SHAPES = 50
+"""Ways of naming a subject that are remembered: rules with others read their memories one by one."""
+
+_KNOWN = Statement(
+    sa.select(annotations_table.c.id, annotations_table.c.created_at).where(among(annotations_table.c.id, "ids"))
 )
 
 _SAME = sa.select(annotations_table).where(
@@ -62,6 +66,7 @@ class Processor:
         self.own_user = own_user
         self._policies: dict[int, LoadedPolicy] = {}
         self._crashes: dict[tuple[str, str], datetime] = {}
+        self._shapes: set[str] = set()
 
     # Policies
 
@@ -86,15 +91,35 @@ class Processor:
             StoreError: the store could not be read or written; what was not :attr:`Delivery.settled` was not
                 processed.
         """
-        batch = _Batch(self, deliveries[0].project)
+        batch = _Batch(self, deliveries)
         try:
-            for delivery in deliveries:
-                batch.take(delivery)
-            batch.write()
+            batch.process()
         finally:
             batch.close()
 
     # Rules
+
+    def likely_subjects(self, people: Collection[int], tasks: Collection[int]) -> list[str]:
+        """Subjects that rules will look up memories of when these people have submitted these tasks."""
+        return [
+            shape.replace(_SOMEBODY, str(who)).replace(_SOMETHING, str(what))
+            for shape in self._shapes
+            for who, what in (
+                ((person, 0) for person in people) if _SOMEBODY in shape else ((0, task) for task in tasks)
+            )
+        ]
+
+    def learn(self, view: View, judged: Sequence[Judged]) -> None:
+        """Notice how rules name their subjects, so that memories can be read at once for the next batch."""
+        if len(self._shapes) >= _SHAPES:
+            return
+        people = {str(one.author) for one in judged}
+        tasks = {str(one.annotation.task) for one in judged}
+        for _rule, subject in view.memories.asked():
+            parts = subject.split(":", 2)
+            if len(parts) > 1 and parts[1] in (people if parts[0] == "annotator" else tasks):
+                place = _SOMEBODY if parts[0] == "annotator" else _SOMETHING
+                self._shapes.add(":".join([parts[0], place, *parts[2:]]))
 
     def judge(self, view: View, loaded: LoadedPolicy, judged: Judged, submission: Submission) -> None:
         """Let the rules look at a submission."""
@@ -146,10 +171,11 @@ class Processor:
 class _Batch:
     """Deliveries of one project that are read together and written together."""
 
-    def __init__(self, processor: Processor, project: int) -> None:
+    def __init__(self, processor: Processor, deliveries: Sequence[Delivery]) -> None:
         self._processor = processor
         self._store = processor.store
-        self._project = project
+        self._project = deliveries[0].project
+        self._coming = deque(deliveries)
         self._snapshot = ExitStack()
         self._view: View | None = None
         self._begin()
@@ -160,6 +186,8 @@ class _Batch:
         self._tasks: dict[int, tuple[Task, datetime | None]] = {}
         self._judged: list[Judged] = []
         self._new: set[int] = set()
+        self._known: set[tuple[Any, ...]] = set()
+        self._looked_up: set[int] = set()
         self._loaded: LoadedPolicy | None = None
         self._described: Project | None = None
         self._connected_at: datetime | None = None
@@ -181,6 +209,7 @@ class _Batch:
         except (BadPolicy, BrokenRegistry) as error:
             log.error("policy_unusable", reason=str(error))  # noqa: TRY400 - the sentence says it all
             self._unusable = f"Kept, but not judged, because the policy cannot be used: {error}"[:500]
+        self._read_ahead(view)
         return view
 
     def close(self) -> None:
@@ -188,7 +217,28 @@ class _Batch:
         self._view = None
         self._snapshot.close()
 
+    def _read_ahead(self, view: View) -> None:
+        """Ask once for what the annotations that come next will ask for one by one."""
+        coming: list[Annotation] = []
+        for delivery in self._coming:
+            coming += delivery.event.annotations[: _AT_ONCE - len(coming)] if delivery.event is not None else ()
+        tasks = {annotation.task for annotation in coming}
+        self._known = set(_KNOWN.rows(view.conn, ids={annotation.id for annotation in coming}))
+        self._looked_up = {annotation.id for annotation in coming}
+        view.read(tasks)
+        people = {person for a in coming if (person := a.completed_by or a.updated_by) is not None}
+        if subjects := self._processor.likely_subjects(people, tasks):
+            rules = [active.key for active in self._loaded.rules] if self._loaded is not None else []
+            view.memories.read(rules, subjects)
+
     # Taking deliveries
+
+    def process(self) -> None:
+        """Take each delivery, and write them."""
+        while self._coming:
+            self.take(self._coming[0])
+            self._coming.popleft()
+        self.write()
 
     def take(self, delivery: Delivery) -> None:
         """Take the next delivery into the batch, writing what came before where it must be read first."""
@@ -221,10 +271,10 @@ class _Batch:
     def _note(self, delivery: Delivery, event: Event) -> bool:
         """Remember what an event says of its project and tasks; False where that changes what rules would read."""
         view = self._opened()
-        known = {task.id: records.task_times(view.conn, task.id) for task in event.tasks}
+        known = {task.id: view.task_times(task.id) for task in event.tasks}
         for task in event.tasks:
             before = known[task.id]
-            if before is not None and task.created_at and before[0] and task.created_at != before[0]:
+            if before is not None and task.created_at and before.created_at and task.created_at != before.created_at:
                 return False  # another task has got its id
         told = event.project
         if told is not None and told.id == self._project and told.label_config and told != self._described:
@@ -234,9 +284,9 @@ class _Batch:
                 self._described = told
         for task in event.tasks:
             noted, before = self._tasks.get(task.id), known[task.id]
-            updated = noted[0].updated_at if noted is not None else before[1] if before is not None else None
+            updated = noted[0].updated_at if noted is not None else before.updated_at if before is not None else None
             if not (task.updated_at and updated and task.updated_at < updated):
-                deleted = before[2] if before is not None and delivery.origin == "webhook" else None
+                deleted = before.deleted_at if before is not None and delivery.origin == "webhook" else None
                 self._tasks[task.id] = (task, deleted)
         return True
 
@@ -257,9 +307,11 @@ class _Batch:
         return False
 
     def _is_known(self, annotation: Annotation) -> bool:
-        if annotation.id in self._new:
-            return True
-        return bool(_IS_KNOWN.rows(self._opened().conn, of_id=annotation.id, created=annotation.created_at))
+        view = self._opened()
+        if annotation.id not in self._looked_up:
+            self._known |= set(_KNOWN.rows(view.conn, ids=[annotation.id]))
+            self._looked_up.add(annotation.id)
+        return annotation.id in self._new or (annotation.id, annotation.created_at) in self._known
 
     def _first_time(self, delivery: Delivery, event: Event, annotation: Annotation) -> bool:
         """Look at an annotation that the store does not have yet; others may follow in the same batch."""
@@ -365,17 +417,20 @@ class _Batch:
         deliveries = finished if unfinished is None else [*finished, unfinished]
         now = self._processor.clock()
 
-        def job(conn: sa.Connection) -> None:
+        def job(conn: sa.Connection) -> list[tuple[Judged, int]]:
             inbox.put(conn, deliveries, now)
             for project in self._projects:
                 records.save_project(conn, project, now)
             records.put_tasks(conn, self._tasks.values())
-            keep_judged(conn, judged, self._loaded, self._connected_at, now)
+            found = keep_judged(conn, judged, self._loaded, self._connected_at, now)
             if view is not None:
+                self._processor.learn(view, judged)
                 records.put_rule_states(conn, self._project, view.memories.changes(), now)
+            return found
 
         self.close()
-        self._store.write(job)
+        for one, finding in self._store.write(job):
+            log.info("finding_made", delivery=one.delivery.id, finding=finding, annotation=one.annotation.id)
         self._begin()
         for delivery in finished:
             delivery.settled.set()
@@ -392,6 +447,8 @@ def _keep_surroundings(conn: sa.Connection, delivery: Delivery, event: Event, no
         records.mark_deleted(conn, project, event.deleted, now)
     elif event.action == "TASKS_DELETED":
         records.mark_tasks_deleted(conn, project, event.deleted, now)
+    elif event.action in REVIEW_ACTIONS:
+        keep_review(conn, project, event, now)
 
 
 def author_of(annotation: Annotation) -> int | None:

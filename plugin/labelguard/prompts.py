@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from labelguard.connectors import NotFound, Studio
 from labelguard.engine import Clock, Engine
@@ -30,6 +31,8 @@ from labelguard.policy import BadPolicy, Policy, build_rules, load_policy
 from labelguard.processing import author_of
 from labelguard.reconcile import refresh_task
 from labelguard.store import Store, records
+
+log = structlog.get_logger(__name__)
 
 KINDS = ("prompt", "rework")
 STANDING = ("approved", "delivering")
@@ -309,11 +312,13 @@ class Prompts:
     def seen(self, finding: int, annotator: int) -> None:
         """It was shown. Raises :class:`NoSuchPromptError`."""
 
-        def job(conn: sa.Connection) -> None:
-            for action in self._standing(conn, finding, annotator):
-                self._mark_shown(conn, action)
+        def job(conn: sa.Connection) -> tuple[list[int], int | None]:
+            shown = [a["id"] for a in self._standing(conn, finding, annotator) if self._mark_shown(conn, a)]
+            return shown, self._finding(conn, finding, annotator)["delivery"]
 
-        self._store.write(job)
+        shown, delivery = self._store.write(job)
+        for action in shown:
+            log.info("action_shown", action=action, finding=finding, delivery=delivery)
 
     def acknowledge(self, finding: int, annotator: int) -> None:
         """The annotator read it; a rework still waits for the work. Raises :class:`NoSuchPromptError`."""
@@ -366,12 +371,15 @@ class Prompts:
             if action["kind"] in KINDS:
                 yield action
 
-    def _mark_shown(self, conn: sa.Connection, action: dict[str, Any]) -> None:
-        if action["state"] == "approved" and _prepared(action):
+    def _mark_shown(self, conn: sa.Connection, action: dict[str, Any]) -> bool:
+        """Note that the annotator has it before them; whether that is news."""
+        shown = action["state"] == "approved" and _prepared(action)
+        if shown:
             now = self._clock()
             # Kept beside the target: `updated_at` moves on with the answer, and the hour counts from here.
             target = {**(action["target"] or {}), "shown_at": now.isoformat()}
             records.update_action(conn, action["id"], now, state="delivering", target=target)
+        return shown
 
     def _set_state(self, conn: sa.Connection, finding: int, state: str, annotator: int, note: str) -> None:
         records.set_finding_state(conn, finding, state, by=f"annotator {annotator}", note=note, now=self._clock())

@@ -43,6 +43,9 @@ machines may be. Our clock has no part in it."""
 BATCH = 100
 """Tasks compared, and fed to the engine, at a time."""
 
+SAME_SAVE = timedelta(seconds=5)
+"""Label Studio stamps created_at and updated_at of one save milliseconds apart."""
+
 CONFIRMED = 50
 """How many vanished tasks are asked for one by one before the rest is believed to be gone as well."""
 
@@ -80,6 +83,8 @@ class ReconcileReport:
     deleted: int = 0
     """Annotations that are gone, those of deleted tasks included."""
     tasks_deleted: int = 0
+    lost: int = 0
+    """New annotations that were edited before anybody told of them: nobody knows what they said at first."""
     project_changed: bool = False
     """Whether the guideline, the labeling interface or a setting had changed."""
     tasks_changed: int = 0
@@ -114,6 +119,7 @@ class ReconcileReport:
             "changed": self.changed,
             "deleted": self.deleted,
             "tasks_deleted": self.tasks_deleted,
+            "lost": self.lost,
             "project_changed": self.project_changed,
             "tasks_changed": self.tasks_changed,
             "restored": self.restored,
@@ -478,7 +484,7 @@ class _Look:
                 row_known = known.get(key)
                 if row_known is None:
                     new.append((record, annotation))
-                    self.count(unknown=_was_edited(annotation))
+                    self.count(unknown=_was_edited(annotation), lost=_was_edited(annotation))
                     continue
                 row, again = self._healed(conn, row_known, annotation)
                 if again or _differs(row, annotation):
@@ -554,7 +560,10 @@ class _Look:
                 self._doubt("people", f"annotation {row['id']} of task {annotation.task}.")
         values = {**_of_version(base, row), "project": self._info.id, "task": annotation.task, "deleted_at": None}
         if base is not None:
-            values |= {"completed_by": annotation.completed_by, "updated_by": annotation.updated_by}
+            values |= {
+                column: now if _other_person(row[column], now) else row[column]
+                for column, now in (("completed_by", annotation.completed_by), ("updated_by", annotation.updated_by))
+            }
         self._writes.append(lambda conn: records.set_annotation(conn, row["row"], **values))
         return {**row, **values}, again
 
@@ -660,9 +669,14 @@ def _differs(row: Row, annotation: Annotation) -> bool:
         or annotation.content_hash != row["content_hash"]
         or annotation.was_cancelled != row["was_cancelled"]
         or annotation.ground_truth != row["ground_truth"]
-        or annotation.completed_by != row["completed_by"]
-        or annotation.updated_by != row["updated_by"]
+        or _other_person(row["completed_by"], annotation.completed_by)
+        or _other_person(row["updated_by"], annotation.updated_by)
     )
+
+
+def _other_person(ours: int | None, theirs: int | None) -> bool:
+    """Whether Label Studio names somebody else; whom we erased we do not know any more."""
+    return ours != theirs and (ours is None or ours >= 0)
 
 
 def _was_never(described: Sequence[Row], info: Project) -> bool:
@@ -687,7 +701,7 @@ def _contradicts(row: Row, annotation: Annotation) -> bool:
         return True
     # Nobody's name, where the user was deleted since.
     return any(
-        now is not None and row[column] not in (None, now)
+        now is not None and row[column] is not None and _other_person(row[column], now)
         for column, now in (("completed_by", annotation.completed_by), ("updated_by", annotation.updated_by))
     )
 

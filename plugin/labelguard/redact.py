@@ -22,6 +22,9 @@ _SECRET_WORDS = frozenset(
     | {"login", "passphrase", "passwd", "password", "passwords", "pwd", "sas", "secret", "secrets"}
     | {"sessionid", "signature", "token", "tokens"}
 )
+_SECRET_ENDINGS = ("apikey", "accesskey", "passwd", "password", "privatekey", "secret", "secretkey", "token")
+"""Ends of words that were run together: Django's ``csrfmiddlewaretoken``, ``clientsecret``."""
+
 _SECRET_PAIRS = frozenset({"access", "account", "api", "encryption", "private", "secret", "shared", "signing"})
 """Words that make a following ``key`` a secret: ``aws_access_key_id``, Azure's ``account_key``."""
 
@@ -61,7 +64,7 @@ def is_secret_key(key: str) -> bool:
 @lru_cache(maxsize=4096)
 def _names_secret(key: str) -> bool:
     words = [word.lower() for word in _WORDS.findall(key)]
-    if not _SECRET_WORDS.isdisjoint(words):
+    if not _SECRET_WORDS.isdisjoint(words) or any(word.endswith(_SECRET_ENDINGS) for word in words):
         return True
     return any(second in {"key", "keys"} and first in _SECRET_PAIRS for first, second in pairwise(words))
 

@@ -26,7 +26,7 @@ from labelguard.outbox import Outbox
 from labelguard.policy import BadPolicy
 from labelguard.registry import broken_bundles, load_connectors, load_rules
 from labelguard.schedule import ElectedSchedule, Jobs
-from labelguard.settings import BadSettings, Settings
+from labelguard.settings import BadSettings, Settings, networks
 from labelguard.store import Store, records
 from labelguard.store.core import StoreError
 
@@ -109,7 +109,8 @@ def wired(settings: Settings, store: Store, clock: Clock = utc_now) -> Service:
     if key := settings.studio_api_key.get_secret_value():
         studio = _connector("studio")(settings.studio_url, key)
     if settings.notify:
-        notifier = _connector("notify")({name: url.get_secret_value() for name, url in settings.notify.items()})
+        targets = {name: url.get_secret_value() for name, url in settings.notify.items()}
+        notifier = _connector("notify")(targets, allowed=networks(settings.allow_private_targets))
     return Service(settings, store, engine, Outbox(store, engine, studio, notifier, clock), studio, notifier, clock)
 
 

@@ -59,9 +59,9 @@ def watch(
     if row is None or row["connected_at"] is None:
         return WatchReport(project, connected=False)
     if events is None:
-        from labelguard.manifest import load_manifest
+        from labelguard.manifest import events_for
 
-        events = load_manifest()["events"]
+        events = events_for(studio.server())
     url = webhook_url(public_url, project)
     found = standing(studio.webhooks(project), url=url, actions=events, known=row["webhook_id"])
     problems = list(found.problems)

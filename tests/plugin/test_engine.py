@@ -542,7 +542,7 @@ def test_without_the_store_the_sender_is_told_and_the_worker_lives_on(
     world.engine.start()
     try:
 
-        def fails(conn: sa.Connection, job: Any) -> None:
+        def fails(conn: sa.Connection, job: Any, *, alone: bool) -> None:
             raise sa.exc.OperationalError("INSERT", {}, FullDisk("database or disk is full"))
 
         with monkeypatch.context() as broken:
@@ -568,8 +568,8 @@ def test_a_body_of_another_delivery_never_stands_in(world: Guarded, monkeypatch:
     lost = Event.from_delivery({}, created(annotation(11, *WRONG)))
     original = world.store._run
 
-    def runs_and_fails(conn: sa.Connection, job: Any) -> None:
-        original(conn, job)
+    def runs_and_fails(conn: sa.Connection, job: Any, *, alone: bool) -> None:
+        original(conn, job, alone=alone)
         raise sa.exc.OperationalError("COMMIT", {}, FullDisk("database or disk is full"))
 
     with monkeypatch.context() as broken:

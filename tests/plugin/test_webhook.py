@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from databases import tamper
+from databases import POSTGRESQL, SQLITE, chosen, tamper
 from labelguard.logs import formatter
 from labelguard.store import records, schema
 from labelguard.web.server import make_server
@@ -31,10 +31,14 @@ def web(tmp_path: Path) -> Iterator[Service]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Service]:
+@pytest.fixture(scope="module", params=[SQLITE, POSTGRESQL])
+def shared(request: pytest.FixtureRequest) -> Iterator[Service]:
     """A service that many generated requests are sent to."""
-    with tempfile.TemporaryDirectory() as folder, service(Path(folder), inline_deadline=0.01) as running:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        chosen(request.param),
+        service(Path(folder), inline_deadline=0.01) as running,
+    ):
         yield running
 
 

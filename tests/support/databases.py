@@ -163,13 +163,15 @@ def database_url(folder: Path, name: str = "labelguard") -> str:
 @contextmanager
 def chosen(kind: str) -> Iterator[None]:
     """Keep stores on one kind of database; those that were made are gone in the end."""
-    before, _Chosen.kind = _Chosen.kind, kind
+    before = (_Chosen.kind, _Chosen.made)
+    _Chosen.kind, _Chosen.made = kind, {}
+    mine = _Chosen.made
     try:
         yield
     finally:
-        _Chosen.kind = before
-        while _Chosen.made:
-            postgres().drop(_Chosen.made.popitem()[1])
+        _Chosen.kind, _Chosen.made = before
+        for name in mine.values():
+            postgres().drop(name)
 
 
 def tamper(folder: Path, statement: str) -> None:
@@ -183,3 +185,12 @@ def tamper(folder: Path, statement: str) -> None:
             conn.exec_driver_sql(statement)
     finally:
         engine.dispose()
+
+
+def end_sessions(store: Store) -> None:
+    """End every session of a store in PostgreSQL, as a server that fails over does."""
+    with postgres().admin() as conn:
+        conn.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [store.where.rpartition("/")[2]],
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from labelguard.instruments import Instruments
 from labelguard.store.backend import Backend, Role, StoreError
 from labelguard.store.migrations import UnknownRevision, upgrade
 from labelguard.store.postgresql import Postgresql, reason
 from labelguard.store.sqlite import Sqlite
+from labelguard.store.statements import command
 
 __all__ = ["Role", "Store", "StoreError", "inserted_id"]
 
@@ -41,6 +43,10 @@ class _Job:
         self.done.set()
 
 
+class _RolledBack(Exception):
+    """The only job of its group failed, and knows why."""
+
+
 class Store:
     """The operational store.
 
@@ -54,7 +60,9 @@ class Store:
         self._backend = _backend(url, durable=durable)
         self.where = self._backend.where
         """What messages call the store; without a password."""
+        self.instruments = Instruments()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._conn: sa.Connection | None = None
         self._closed = False
         # What is put in line after the writer's end would wait for ever.
         self._closing = threading.Lock()
@@ -92,8 +100,24 @@ class Store:
         except (SQLAlchemyError, OSError) as error:
             store._backend.close()
             raise StoreError(f"The store {store.where} cannot be opened: {_reason(error)}") from None
+        store._backend.opened()
         store._thread.start()
         return store
+
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Whether there is a store at an address, of any version; it is neither made nor changed.
+
+        Raises:
+            StoreError: the address is none of a store.
+        """
+        backend = _backend(url, durable=True)
+        try:
+            return backend.exists()
+        except SQLAlchemyError:
+            return False
+        finally:
+            backend.close()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -102,6 +126,8 @@ class Store:
         Raises:
             StoreError: the store cannot be read.
         """
+        if self._closed:
+            raise StoreError("The store is closed.")
         try:
             conn = self._backend.reader.connect()
         except SQLAlchemyError as error:
@@ -167,6 +193,7 @@ class Store:
             self._closed = True
             self._jobs.put(None)
         self._thread.join()
+        self._let_go()
         self._backend.close()
 
     def _write_loop(self) -> None:
@@ -188,10 +215,13 @@ class Store:
 
     def _commit(self, jobs: list[_Job]) -> None:
         try:
-            with self._backend.writer.begin() as conn:
+            with self.instruments.commit(len(jobs)), self._begun() as conn:
                 for job in jobs:
-                    self._run(conn, job)
+                    self._run(conn, job, alone=len(jobs) == 1)
+        except _RolledBack:
+            return
         except Exception as error:  # noqa: BLE001 - this thread must live, and nobody may wait for ever
+            self._let_go()
             why = StoreError(f"The store {self.where} cannot be written: {_reason(error)}")
             for job in jobs:
                 if not job.done.is_set():
@@ -201,25 +231,52 @@ class Store:
                 if not job.done.is_set():
                     job.finish()
 
-    def _run(self, conn: sa.Connection, job: _Job) -> None:
-        """Run one job of a group; what it raises is its caller's, unless it is about the store."""
-        cause: BaseException | None = None
+    @contextmanager
+    def _begun(self) -> Iterator[sa.Connection]:
+        """A writing transaction, on a connection that is kept: getting one takes longer than many a job."""
+        fresh = self._conn is None
+        if self._conn is None:
+            self._conn = self._backend.writer.connect()
         try:
-            with conn.begin_nested():
-                try:
-                    job.result = job.run(conn)
-                except BaseException as error:
-                    cause = error
-                    raise
-        except BaseException as error:  # noqa: BLE001 - it belongs to the caller, who gets it
-            # On a full disk SQLite rolls everything back by itself, and going back to the savepoint fails in
-            # its turn, which hides what happened: https://www.sqlite.org/lang_transaction.html
-            # So does a connection to PostgreSQL that broke.
-            why = cause or error
-            if self._backend.is_about_the_store(why):
+            transaction = self._conn.begin()
+        except sa.exc.DBAPIError as error:
+            if fresh or not error.connection_invalidated:
+                raise
+            # The server was started again meanwhile, and nothing was done yet.
+            self._let_go()
+            self._conn = self._backend.writer.connect()
+            transaction = self._conn.begin()
+        with transaction:
+            yield self._conn
+
+    def _let_go(self) -> None:
+        """Give the writer's connection back: the pool finds out whether it is of any use."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with suppress(SQLAlchemyError):
+                conn.close()
+
+    def _run(self, conn: sa.Connection, job: _Job, *, alone: bool) -> None:
+        """Run one job of a group; what it raises is its caller's, unless it is about the store."""
+        if not alone:
+            command(conn, "SAVEPOINT job")
+        try:
+            job.result = job.run(conn)
+        except BaseException as error:
+            if self._backend.is_about_the_store(error):
                 # Nobody in this group can be told "committed".
-                raise why from None
-            job.finish(why)
+                raise
+            if not alone:
+                # On a full disk SQLite rolls everything back by itself, and going back to the savepoint fails in
+                # its turn: https://www.sqlite.org/lang_transaction.html
+                command(conn, "ROLLBACK TO SAVEPOINT job")
+                command(conn, "RELEASE SAVEPOINT job")
+            job.finish(error)
+            if alone:
+                raise _RolledBack from error
+        else:
+            if not alone:
+                command(conn, "RELEASE SAVEPOINT job")
 
 
 def inserted_id(done: sa.CursorResult[Any]) -> int:

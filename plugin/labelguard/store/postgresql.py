@@ -8,22 +8,22 @@ not move let go of what they hold within seconds, whether their process hangs or
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from labelguard.store.backend import Role, StoreError, as_json
+from labelguard.store.backend import Role, StoreError, as_json, storable_text
 
 LOCK_SECONDS = 10.0
 """How long the writer waits for those of other processes until we say that the store cannot be used."""
 
-_HANGING_SECONDS = 10.0
-"""How long a writing transaction may stand still before PostgreSQL ends it."""
+_HANGING_SECONDS = 6.0
+"""How long a writing transaction may stand still before PostgreSQL ends it: shorter than the others wait."""
 
 _ROLE_SECONDS = 60.0
 """How long to wait for a role before saying that it cannot be had."""
@@ -56,6 +56,7 @@ _SESSION = {
 # By class of SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _JOBS_OWN = frozenset({"0A", "20", "21", "22", "23", "34", "42", "44", "54", "P0"})
 _NOT_ALLOWED = "42501"
+_LOCKED = "55P03"
 
 # Keys are the database's own; a store in a schema of its own has locks of its own.
 _KEY = "hashtextextended('labelguard:' || coalesce(current_schema(), '') || ':{}', 0)"
@@ -111,6 +112,17 @@ class Postgresql:
             connection.isolation_level = IsolationLevel.REPEATABLE_READ
             connection.read_only = True
 
+        for engine in (self.reader, self.writer, self._roles):
+            # What is in use while the store is closed has no pool to go back to.
+            @sa.event.listens_for(engine, "checkin")
+            def _gone(_connection: Any, record: ConnectionPoolEntry) -> None:
+                if self._closed.is_set():
+                    record.close()
+
+        @sa.event.listens_for(self._roles, "connect")
+        def _no_transactions(connection: Any, _record: object) -> None:
+            connection.autocommit = True
+
         @sa.event.listens_for(self.writer, "begin")
         def _begin(conn: sa.Connection) -> None:
             if conn.get_execution_options().get(_PATIENT):
@@ -119,6 +131,11 @@ class Postgresql:
                 conn.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '10min'")
             conn.exec_driver_sql(_TAKE_WRITER)
 
+    def exists(self) -> bool:
+        """Whether the database has our tables."""
+        with self.reader.connect() as conn:
+            return sa.inspect(conn).has_table("alembic_version")
+
     @contextmanager
     def upgrading(self) -> Iterator[sa.Connection]:
         """A writing transaction that waits for the migrations of another process, however long they take."""
@@ -126,6 +143,9 @@ class Postgresql:
             patient = conn.execution_options(**{_PATIENT: True})
             with patient.begin():
                 yield patient
+
+    def opened(self) -> None:
+        """The server looks after itself."""
 
     def is_about_the_store(self, error: BaseException) -> bool:
         """Whether an error is about the connection, the server or its disk."""
@@ -162,30 +182,29 @@ class Postgresql:
 
     def _taken(self, role: str, key: str, *, wait: bool) -> PoolProxiedConnection | None:
         """A session that has the lock; None where another has it and we do not wait."""
-        waited = 0
+        began = time.monotonic()
         while True:
+            if self._closed.is_set():
+                raise StoreError("The store is closed.")
+            raw = None
             try:
                 raw = self._roles.raw_connection()
-            except SQLAlchemyError as error:
-                raise StoreError(
-                    f"The role {role!r} of the store {self.where} cannot be taken: {reason(error)}"
-                ) from None
-            try:
-                session = _driver(raw)
-                session.execute(f"SET idle_session_timeout = '{_SILENT_SECONDS:g}s'")
-                if wait:
-                    session.execute(f"SELECT pg_advisory_lock({key})")
+                # Two statements in one: the engine takes its role for every turn.
+                take = f"SET idle_session_timeout = '{_SILENT_SECONDS:g}s'; SELECT {{}}({key})"
+                done = _driver(raw).execute(take.format("pg_advisory_lock" if wait else "pg_try_advisory_lock"))
+                done.nextset()
+                # Who waited has it; the function that waits returns nothing.
+                if done.fetchone()[0] is not False:
                     return raw
-                if session.execute(f"SELECT pg_try_advisory_lock({key})").fetchone()[0]:
-                    return raw
-                session.execute("SET idle_session_timeout = 0")
-            except Exception as error:  # noqa: BLE001 - whatever it is, this session is of no use any more
-                raw.invalidate()
-                if getattr(error, "sqlstate", None) != "55P03" or waited >= _ROLE_SECONDS or self._closed.is_set():
+                _driver(raw).execute("SET idle_session_timeout = 0")
+            except Exception as error:  # noqa: BLE001 - the session is of no use any more
+                if raw is not None:
+                    raw.invalidate()
+                taken = getattr(error, "sqlstate", None) == _LOCKED
+                if not taken or time.monotonic() - began >= _ROLE_SECONDS:
                     raise StoreError(
                         f"The role {role!r} of the store {self.where} cannot be taken: {reason(error)}"
                     ) from None
-                waited += 5
             else:
                 raw.close()
                 return None
@@ -228,8 +247,7 @@ class _SessionRole:
     def release(self, key: str) -> None:
         """Give the role back, and the session to the pool."""
         try:
-            self._session.execute(f"SELECT pg_advisory_unlock({key})")
-            self._session.execute("SET idle_session_timeout = 0")
+            self._session.execute(f"SELECT pg_advisory_unlock({key}); SET idle_session_timeout = 0")
         except Exception:  # noqa: BLE001 - it ends with the session
             self._raw.invalidate()
         else:
@@ -253,14 +271,27 @@ def _engine(url: URL, session: dict[str, str], *, size: int, overflow: int) -> s
         connect_args=_CONNECT,
     )
     settings = "; ".join(f"SET {name} = '{value}'" for name, value in session.items())
+    text = _text_dumper()
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:
         connection.autocommit = True
         connection.execute(settings)
         connection.autocommit = False
+        connection.adapters.register_dumper(str, text)
 
     return engine
+
+
+def _text_dumper() -> Any:
+    """What hands text to the driver, so that no character of it can make a statement fail."""
+    from psycopg.types.string import StrDumperUnknown
+
+    class Text(StrDumperUnknown):
+        def dump(self, obj: str) -> Any:
+            return super().dump(storable_text(obj))
+
+    return Text
 
 
 def reason(error: BaseException) -> str:

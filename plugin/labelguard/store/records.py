@@ -7,7 +7,8 @@ as plain dicts with the columns of :mod:`labelguard.store.schema`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from labelguard.store.schema import (
     annotators,
     cursors,
     doubts,
+    erasures,
     findings,
     gold,
     guidelines,
@@ -38,7 +40,7 @@ from labelguard.store.schema import (
     switches,
     tasks,
 )
-from labelguard.store.statements import JsonText, Statement
+from labelguard.store.statements import JsonText, Statement, among
 
 Row = dict[str, Any]
 
@@ -64,7 +66,7 @@ _PROJECT = sa.select(projects).where(projects.c.id == sa.bindparam("wanted"))
 _PROJECT_NOW = Statement(_PROJECT)
 _TASK = sa.select(tasks).where(tasks.c.id == sa.bindparam("wanted"))
 _TASK_TIMES = Statement(
-    sa.select(tasks.c.created_at, tasks.c.updated_at, tasks.c.deleted_at).where(tasks.c.id == sa.bindparam("wanted"))
+    sa.select(tasks.c.id, tasks.c.created_at, tasks.c.updated_at, tasks.c.deleted_at).where(among(tasks.c.id, "wanted"))
 )
 _NEWEST_POLICY = Statement(
     sa.select(sa.func.max(policies.c.version)).where(policies.c.project == sa.bindparam("wanted"))
@@ -247,8 +249,12 @@ def set_connection(
 
 
 def save_annotators(conn: sa.Connection, users: Sequence[User]) -> None:
-    """Insert or update annotators."""
+    """Insert or update annotators; not those who were erased and have not annotated since."""
+    erased = set(conn.scalars(sa.select(erasures.c.annotator)))
+    erased -= set(conn.scalars(sa.select(annotators.c.id))) if erased else set()
     for user in users:
+        if user.id in erased:
+            continue
         values = {"email": user.email, "name": user.name, "active": user.active}
         conn.execute(
             insert(annotators).values(id=user.id, **values).on_conflict_do_update(index_elements=["id"], set_=values)
@@ -257,7 +263,7 @@ def save_annotators(conn: sa.Connection, users: Sequence[User]) -> None:
 
 def note_annotators(conn: sa.Connection, ids: Sequence[int]) -> None:
     """Make sure that people whose work arrived are known, by number until Label Studio tells the names."""
-    _NOTE_ANNOTATOR.run(conn, [{"id": annotator} for annotator in ids])
+    _NOTE_ANNOTATOR.insert(conn, [{"id": annotator} for annotator in ids])
 
 
 def get_annotator(conn: sa.Connection, annotator: int) -> Row | None:
@@ -322,15 +328,23 @@ def get_task(conn: sa.Connection, task: int) -> Row | None:
     return _row(conn, _TASK, wanted=task)
 
 
-def task_times(conn: sa.Connection, task: int) -> tuple[datetime | None, datetime | None, datetime | None] | None:
-    """When a task was made, changed and deleted; None where it is not known."""
-    found = _TASK_TIMES.first(conn, wanted=task)
-    return None if found is None else (found[0], found[1], found[2])
+@dataclass(frozen=True, slots=True)
+class TaskTimes:
+    """When a task was made, changed and deleted."""
+
+    created_at: datetime | None
+    updated_at: datetime | None
+    deleted_at: datetime | None
+
+
+def task_times(conn: sa.Connection, ids: Collection[int]) -> dict[int, TaskTimes]:
+    """The times of those of these tasks that are known."""
+    return {task: TaskTimes(*times) for task, *times in _TASK_TIMES.rows(conn, wanted=ids)}
 
 
 def put_tasks(conn: sa.Connection, described: Iterable[tuple[Task, datetime | None]]) -> None:
     """Insert or update tasks, each with its time of deletion, if any, whatever the store says of them now."""
-    _PUT_TASK.run(
+    _PUT_TASK.insert(
         conn,
         [
             {
@@ -930,7 +944,7 @@ def set_cursor(conn: sa.Connection, name: str, value: Any, now: datetime) -> Non
 
 def put_rule_states(conn: sa.Connection, project: int, changes: Iterable[tuple[str, str, str]], now: datetime) -> None:
     """Keep rules' memories: (rule, subject, JSON text) each."""
-    _PUT_RULE_STATE.run(
+    _PUT_RULE_STATE.insert(
         conn,
         [
             {"project": project, "rule": rule, "subject": subject, "state": text, "updated_at": now}

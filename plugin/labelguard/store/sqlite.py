@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -29,6 +30,11 @@ _JOBS_OWN = frozenset(
 See https://www.sqlite.org/rescode.html."""
 
 
+_CHECKPOINT_SECONDS = 0.5
+_CHECKPOINT_PAGES = 4000
+"""Pages of the write-ahead log after which the writer itself empties it: by then next to nothing is left to do."""
+
+
 class Sqlite:
     """A store file with its lock files beside it."""
 
@@ -41,6 +47,29 @@ class Sqlite:
         self.reader = _engine(url, begin="BEGIN", durable=durable, read_only=True)
         # Its own engine: IMMEDIATE takes the write lock up front, where waiting for it is still harmless.
         self.writer = _engine(url, begin="BEGIN IMMEDIATE", durable=durable)
+        self._closed = threading.Event()
+        self._checkpointer: threading.Thread | None = None
+
+    def opened(self) -> None:
+        """Begin to copy the write-ahead log into the file beside the writer, whom it would hold up."""
+        self._checkpointer = threading.Thread(target=self._checkpoint, name="store-checkpoints", daemon=True)
+        self._checkpointer.start()
+
+    def _checkpoint(self) -> None:
+        done = 0
+        with closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as connection:
+            while not self._closed.wait(_CHECKPOINT_SECONDS):
+                # What cannot be done now (the disk is full, a backup is being restored) is done later, or by the
+                # writer, who has to say what is wrong.
+                with suppress(sqlite3.Error, OSError):
+                    size = self.path.with_name(self.path.name + "-wal").stat().st_size
+                    if size != done:
+                        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                        done = size
+
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
 
     def upgrading(self) -> AbstractContextManager[sa.Connection]:
         """A writing transaction; the file's folder is made first."""
@@ -72,6 +101,9 @@ class Sqlite:
 
     def close(self) -> None:
         """Let go of the file."""
+        self._closed.set()
+        if self._checkpointer is not None:
+            self._checkpointer.join()
         self.reader.dispose()
         self.writer.dispose()
 
@@ -97,6 +129,7 @@ def _engine(url: URL, *, begin: str, durable: bool, read_only: bool = False) -> 
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         if read_only:

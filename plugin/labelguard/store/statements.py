@@ -7,14 +7,24 @@ what goes in and what comes out, so nothing has to be known about either databas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
 Convert = Callable[[Any], Any]
+
+_ROWS = 50
+"""Rows of one insert: SQLite limits the values of a statement to 32,766."""
+
+_NAMED = re.compile(r"%\((\w+)\)s")
 
 
 class JsonText(sa.TypeDecorator[str]):
@@ -32,119 +42,158 @@ class JsonText(sa.TypeDecorator[str]):
         raise NotImplementedError("select the column as text: sa.cast(column, sa.Text)")
 
 
+class _List(sa.types.UserDefinedType[Sequence[Any]]):
+    """Several values as one: an array for PostgreSQL, JSON text for SQLite."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Convert:
+        if dialect.name == "postgresql":
+            return list
+        return lambda values: msgspec.json.encode(list(values)).decode()
+
+
+class among(sa.ColumnElement[bool]):  # noqa: N801 - reads like SQLAlchemy's own `between`
+    """Whether a column is one of the values of a parameter: an ``IN`` whose text does not grow with them."""
+
+    inherit_cache = False
+    # Not a boolean to SQLAlchemy, which would have SQLite compare it with 1 and then find no index for it.
+    type: sa.types.TypeEngine[Any] = sa.types.NullType()
+
+    def __init__(self, column: sa.ColumnElement[Any], name: str) -> None:
+        self.column = column
+        self.values = sa.bindparam(name, type_=_List())
+
+
+@compiles(among, "sqlite")
+def _among_sqlite(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = compiler.process(element.column, **kw), compiler.process(element.values, **kw)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - both are made by SQLAlchemy
+
+
+@compiles(among, "postgresql")
+def _among_postgresql(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    of = compiler.dialect.type_compiler_instance.process(element.column.type)
+    return f"{compiler.process(element.column, **kw)} = ANY({compiler.process(element.values, **kw)}::{of}[])"
+
+
+def command(conn: sa.Connection, text: str) -> None:
+    """Run a command that has no values and no result, such as ``SAVEPOINT job``."""
+    with _cursor(conn, text) as cursor:
+        cursor.execute(text)
+
+
+@contextmanager
+def _cursor(conn: sa.Connection, text: str) -> Iterator[Any]:
+    """A cursor of the driver's, whose errors are raised as SQLAlchemy would have raised them."""
+    driver: Any = conn.connection.driver_connection
+    cursor = driver.cursor()
+    try:
+        yield cursor
+    except conn.dialect.loaded_dbapi.Error as error:
+        dialect = conn.dialect
+        raise sa.exc.DBAPIError.instance(
+            text, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
+        ) from error
+    finally:
+        cursor.close()
+
+
 class _Prepared:
     """A statement for one kind of database."""
 
-    def __init__(self, statement: sa.sql.expression.ClauseElement, columns: Sequence[str] | None, dialect: Dialect):
-        options: dict[str, Any] = {} if columns is None else {"column_keys": list(columns)}
-        compiled = statement.compile(dialect=dialect, **options)
+    def __init__(self, statement: sa.sql.expression.ClauseElement, dialect: Dialect) -> None:
+        compiled = statement.compile(dialect=dialect)
         if not isinstance(compiled, SQLCompiler):
             raise TypeError("only statements can be prepared")
         self.text = compiled.string
-        processors = {
+        names: Sequence[str] = compiled.positiontup or []
+        if compiled.positiontup is None:
+            # Parameters by position on both, so that rows can be put behind one another.
+            names = _NAMED.findall(self.text)
+            self.text = _NAMED.sub("%s", self.text)
+        convert = {
             name: bound.type.dialect_impl(dialect).bind_processor(dialect) for name, bound in compiled.binds.items()
         }
+        self.places = [(name, convert[name]) for name in names]
         self.fixed = {name: bound.effective_value for name, bound in compiled.binds.items() if bound.value is not None}
-        names = compiled.positiontup
-        self.positions = None if names is None else [(name, processors[name]) for name in names]
-        self.names = list(processors.items())
-        self.results: list[Convert | None] = []
+        types: list[Any] = []
         if isinstance(statement, sa.Select):
-            self.results = [
-                column.type.dialect_impl(dialect).result_processor(dialect, None)
-                for column in statement.selected_columns
-            ]
+            types = [column.type for column in statement.selected_columns]
+        elif isinstance(statement, sa.sql.dml.UpdateBase):
+            types = [column["type"] for column in statement.returning_column_descriptions]
+        self.results = [each.dialect_impl(dialect).result_processor(dialect, None) for each in types]
+        self.converts = any(each is not None for each in self.results)
+        self._many: dict[int, str] = {}
 
-    def parameters(self, given: Mapping[str, Any]) -> Any:
-        values = {**self.fixed, **given} if self.fixed else given
-        if self.positions is not None:
-            return [values[name] if convert is None else convert(values[name]) for name, convert in self.positions]
-        return {name: values[name] if convert is None else convert(values[name]) for name, convert in self.names}
+    def values(self, given: Mapping[str, Any]) -> list[Any]:
+        if self.fixed:
+            given = {**self.fixed, **given}
+        return [given[name] if convert is None else convert(given[name]) for name, convert in self.places]
 
-    def converted(self, row: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(
-            [value if convert is None else convert(value) for value, convert in zip(row, self.results, strict=True)]
-        )
+    def converted(self, rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        if not self.converts:
+            return [tuple(row) for row in rows]
+        return [
+            tuple(
+                [value if convert is None else convert(value) for value, convert in zip(row, self.results, strict=True)]
+            )
+            for row in rows
+        ]
+
+    def many(self, rows: int) -> str:
+        """The text of an insert for several rows."""
+        text = self._many.get(rows)
+        if text is None:
+            before, found, rest = self.text.partition(" VALUES (")
+            group, closed, after = rest.partition(")")
+            if not found or not closed or "(" in group:
+                raise TypeError(f"this is no insert of plain values: {self.text}")
+            groups = ", ".join([f"({group})"] * rows)
+            text = self._many[rows] = f"{before} VALUES {groups}{after}"
+        return text
 
 
 class Statement:
     """A Core statement (a select, or an insert, update or upsert with named values), run on the driver."""
 
-    def __init__(self, statement: sa.sql.expression.ClauseElement, columns: Sequence[str] | None = None) -> None:
-        """``columns`` names the values of an insert."""
+    def __init__(self, statement: sa.sql.expression.ClauseElement) -> None:
         self._statement = statement
-        self._columns = columns
         self._prepared: dict[str, _Prepared] = {}
 
     def rows(self, conn: sa.Connection, **given: Any) -> list[tuple[Any, ...]]:
-        """The rows of a select, as tuples of its columns' Python values."""
-        prepared, cursor = self._ready(conn)
-        try:
-            cursor.execute(prepared.text, prepared.parameters(given))
-            return [prepared.converted(row) for row in cursor.fetchall()]
-        except conn.dialect.loaded_dbapi.Error as error:
-            raise self._wrapped(conn, prepared, error) from error
-        finally:
-            cursor.close()
+        """The rows of a select (or what an update returns), as tuples of its columns' Python values."""
+        prepared = self._ready(conn)
+        with _cursor(conn, prepared.text) as cursor:
+            cursor.execute(prepared.text, prepared.values(given))
+            return prepared.converted(cursor.fetchall())
 
     def first(self, conn: sa.Connection, **given: Any) -> tuple[Any, ...] | None:
         """The first row of a select, or None."""
         found = self.rows(conn, **given)
         return found[0] if found else None
 
-    def run(self, conn: sa.Connection, given: Sequence[Mapping[str, Any]]) -> None:
-        """Run the statement with each of these values."""
-        if not given:
-            return
-        prepared, cursor = self._ready(conn)
-        try:
-            if len(given) == 1:
-                cursor.execute(prepared.text, prepared.parameters(given[0]))
-            else:
-                cursor.executemany(prepared.text, [prepared.parameters(each) for each in given])
-        except conn.dialect.loaded_dbapi.Error as error:
-            raise self._wrapped(conn, prepared, error) from error
-        finally:
-            cursor.close()
+    def insert(self, conn: sa.Connection, given: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        """Run an insert for each of these values, many with one statement; what it returns, in any order.
 
-    def ids(self, conn: sa.Connection, given: Iterable[Mapping[str, Any]]) -> list[int | None]:
-        """Run an insert that returns one integer with each of these values; None where it inserted nothing."""
-        prepared, cursor = self._ready(conn)
-        parameters = [prepared.parameters(each) for each in given]
-        found: list[int | None] = []
-        try:
-            if conn.dialect.name == "postgresql" and len(parameters) > 1:
-                # One round trip for all of them.
-                cursor.executemany(prepared.text, parameters, returning=True)
-                while True:
-                    row = cursor.fetchone()
-                    found.append(None if row is None else int(row[0]))
-                    if not cursor.nextset():
-                        break
-            else:
-                for each in parameters:
-                    cursor.execute(prepared.text, each)
-                    row = cursor.fetchone()
-                    found.append(None if row is None else int(row[0]))
-        except conn.dialect.loaded_dbapi.Error as error:
-            raise self._wrapped(conn, prepared, error) from error
-        finally:
-            cursor.close()
-        return found
+        An upsert must not get the same row twice.
+        """
+        prepared, returned = self._ready(conn), list[tuple[Any, ...]]()
+        left = iter(given)
+        while some := list(islice(left, _ROWS)):
+            text = prepared.many(len(some))
+            with _cursor(conn, text) as cursor:
+                cursor.execute(text, [value for each in some for value in prepared.values(each)])
+                if prepared.results:
+                    returned += prepared.converted(cursor.fetchall())
+        return returned
 
-    def _ready(self, conn: sa.Connection) -> tuple[_Prepared, Any]:
+    def _ready(self, conn: sa.Connection) -> _Prepared:
         dialect = conn.dialect
         prepared = self._prepared.get(dialect.name)
         if prepared is None:
-            prepared = self._prepared[dialect.name] = _Prepared(self._statement, self._columns, dialect)
+            prepared = self._prepared[dialect.name] = _Prepared(self._statement, dialect)
         if not conn.in_transaction():
             # SQLAlchemy begins by itself only for what goes through it.
             conn.begin()
-        driver: Any = conn.connection.driver_connection
-        return prepared, driver.cursor()
-
-    def _wrapped(self, conn: sa.Connection, prepared: _Prepared, error: Exception) -> BaseException:
-        """The driver's error as SQLAlchemy would have raised it."""
-        return sa.exc.DBAPIError.instance(
-            prepared.text, None, error, conn.dialect.loaded_dbapi.Error, hide_parameters=True, dialect=conn.dialect
-        )
+        return prepared

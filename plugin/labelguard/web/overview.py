@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from labelguard import distrust
+from labelguard.reviews import agreement
 from labelguard.store import records, schema
 from labelguard.store.records import Row
 
@@ -32,6 +33,7 @@ def overview(conn: sa.Connection, now: datetime, project: int | None = None) -> 
         "deliveries": _deliveries(conn, now, project),
         "findings": _findings(conn, project),
         "actions": _actions(conn, project),
+        "reviews": agreement(conn, project),
         "needs_a_person": _needs_a_person(conn, project, now),
         "jobs": _jobs(conn, project),
     }

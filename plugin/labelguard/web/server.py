@@ -31,7 +31,7 @@ def make_server(app: Flask, settings: Settings, *, host: str | None = None, port
         threads=_THREADS,
         max_request_body_size=settings.max_body_bytes * _REFUSED_BY_SERVER,
         channel_timeout=60,
-        # Headers of proxies that were not configured prove nothing.
-        clear_untrusted_proxy_headers=True,
+        # The application takes them off itself, and believes those of configured proxies (web.forwarded).
+        clear_untrusted_proxy_headers=False,
         ident="",
     )

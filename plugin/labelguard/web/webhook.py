@@ -31,19 +31,21 @@ log = logging.getLogger(__name__)
 def webhook_blueprint(store: Store, engine: Engine, settings: Settings, metrics: Metrics) -> Blueprint:
     """``POST /webhook/<project>``."""
     blueprint = Blueprint("webhook", __name__)
+    measured = metrics.instruments
     tokens = _Tokens(store)
 
     @blueprint.post("/webhook/<int:project>")
     def receive(project: int) -> Response:
         began = time.perf_counter()
         response = _answer(project)
-        metrics.received(response.status_code, time.perf_counter() - began)
+        measured.answered(response.status_code, time.perf_counter() - began)
         return response
 
     def _answer(project: int) -> Response:
         # The token is looked at before the body, and an unknown project is answered like a wrong token:
         # who has no token learns nothing, and costs nothing.
         if not tokens.has(project, request.headers.get(TOKEN_HEADER, "")):
+            measured.refused("unauthorized")
             return json_error(
                 401,
                 f"The {TOKEN_HEADER} header does not have this project's token. "
@@ -53,6 +55,7 @@ def webhook_blueprint(store: Store, engine: Engine, settings: Settings, metrics:
             body = request.get_data(cache=False)
         except RequestEntityTooLarge:
             size = request.content_length or 0
+            measured.refused("too_large")
             return _refused(
                 413,
                 f"The body is too large: labelguard takes {settings.max_body_bytes:,} bytes at most. "
@@ -61,14 +64,17 @@ def webhook_blueprint(store: Store, engine: Engine, settings: Settings, metrics:
                 size,
             )
         try:
-            event = Event.from_delivery(request.headers, body)
+            event = Event.from_delivery({}, body)
         except BadDelivery as error:
+            measured.refused("malformed")
             return _refused(400, str(error), project, len(body))
         if event.project is not None and event.project.id != project:
+            measured.refused("other_project")
             reason = f"The delivery is about project {event.project.id}, but came to project {project}'s address."
             return _refused(400, reason, project, len(body))
 
         receipt = engine.receive(project, event, wait=settings.inline_deadline)
+        measured.taken(event.action, duplicate=receipt.duplicate, inline=receipt.processed)
         with structlog.contextvars.bound_contextvars(delivery=receipt.delivery):
             log.info("A delivery was taken in: %s of project %d", event.action, project)
         return jsonify({"delivery": receipt.delivery, "duplicate": receipt.duplicate, "processed": receipt.processed})
