@@ -28,7 +28,7 @@ from labelguard.studio.launch import Account
 from labelguard_connectors import LabelStudio
 from live import LiveProject, Receiver, StudioServer, choice, now, receiver, until
 
-MANY = 1000
+MANY = 5000
 
 GOLD_CHECK = """
 project: {project}
@@ -95,7 +95,7 @@ def test_bulk_actions_on_thousands_with_edits_while_paging(
 
     bulk(project, "delete_tasks_annotations", project.tasks[: MANY - 100])
     stamped = [task["updated_at"] for task in project.api.call("GET", _listing(project))["tasks"]]
-    assert max(Counter(stamped).values()) > 500 > BATCH
+    assert max(Counter(stamped).values()) > 1000 > BATCH
 
     def work() -> None:
         project.submit(ana, project.tasks[3], choice("dog"))
@@ -127,7 +127,7 @@ def test_an_import_that_commits_during_the_sweep_is_not_lost(
     project = studio.project("Slow import", tasks=3)
     labelguard.connect(project)
     labelguard.stop()
-    tasks = annotated(1_000, "cat")
+    tasks = annotated(10_000, "cat")
     importing = threading.Thread(
         target=project.api.call, args=("POST", f"/api/projects/{project.id}/import"), kwargs={"json": tasks}
     )
