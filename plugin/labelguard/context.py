@@ -231,10 +231,15 @@ class StoreContext:
 
     def _one_task(self, subject: str) -> str:
         """What is remembered of a task belongs to that very task, not to the next one with its id."""
-        name, made = f"task:{self._about.id}", self._about.created_at
-        if made is None or (subject != name and not subject.startswith(f"{name}:")):
+        name = f"task:{self._about.id}"
+        if subject != name and not subject.startswith(f"{name}:"):
             return subject
-        return f"{name}@{made.isoformat()}{subject.removeprefix(name)}"
+        return subject_of_task(self._about) + subject.removeprefix(name)
+
+
+def subject_of_task(task: Task) -> str:
+    """What memories of a task are kept under, in place of ``task:<id>``: ids are given out again."""
+    return f"task:{task.id}" if task.created_at is None else f"task:{task.id}@{task.created_at.isoformat()}"
 
 
 class StoreSweepContext:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
 from labelguard import inbox
-from labelguard.context import StoreContext, View, project_from_row
+from labelguard.context import StoreContext, View, project_from_row, subject_of_task
 from labelguard.events import ANNOTATION_ACTIONS, Annotation, Event, Project, Task
 from labelguard.inbox import Delivery
 from labelguard.judgments import judgments_of
@@ -42,9 +43,8 @@ _SAME_SAVE = timedelta(seconds=5)
 _AT_ONCE = 200
 """Annotations that are read and written together: an import brings thousands."""
 
-_SOMEBODY, _SOMETHING = "\0annotator", "\0task"
-_SHAPES = 50
-"""Ways of naming a subject that are remembered: rules with others read their memories one by one."""
+_LESSONS, _SUBJECTS = 100, 50
+"""Batches from which is learned how rules name their subjects, and how many ways are remembered."""
 
 _KNOWN = Statement(
     sa.select(annotations_table.c.id, annotations_table.c.created_at).where(among(annotations_table.c.id, "ids"))
@@ -66,7 +66,8 @@ class Processor:
         self.own_user = own_user
         self._policies: dict[int, LoadedPolicy] = {}
         self._crashes: dict[tuple[str, str], datetime] = {}
-        self._shapes: set[str] = set()
+        self._subjects: set[tuple[bool, str]] = set()
+        self._lessons = 0
 
     # Policies
 
@@ -99,27 +100,19 @@ class Processor:
 
     # Rules
 
-    def likely_subjects(self, people: Collection[int], tasks: Collection[int]) -> list[str]:
+    def likely_subjects(self, people: Collection[str], tasks: Collection[str]) -> list[str]:
         """Subjects that rules will look up memories of when these people have submitted these tasks."""
-        return [
-            shape.replace(_SOMEBODY, str(who)).replace(_SOMETHING, str(what))
-            for shape in self._shapes
-            for who, what in (
-                ((person, 0) for person in people) if _SOMEBODY in shape else ((0, task) for task in tasks)
-            )
-        ]
+        return [name + rest for of_person, rest in self._subjects for name in (people if of_person else tasks)]
 
-    def learn(self, view: View, judged: Sequence[Judged]) -> None:
+    def learn(self, view: View, people: Collection[str], tasks: Collection[str]) -> None:
         """Notice how rules name their subjects, so that memories can be read at once for the next batch."""
-        if len(self._shapes) >= _SHAPES:
+        if self._lessons >= _LESSONS or len(self._subjects) >= _SUBJECTS:
             return
-        people = {str(one.author) for one in judged}
-        tasks = {str(one.annotation.task) for one in judged}
-        for _rule, subject in view.memories.asked():
-            parts = subject.split(":", 2)
-            if len(parts) > 1 and parts[1] in (people if parts[0] == "annotator" else tasks):
-                place = _SOMEBODY if parts[0] == "annotator" else _SOMETHING
-                self._shapes.add(":".join([parts[0], place, *parts[2:]]))
+        self._lessons += 1
+        for (_rule, subject), (of_person, names) in product(view.memories.asked(), ((True, people), (False, tasks))):
+            for name in names:
+                if subject == name or subject.startswith(f"{name}:"):
+                    self._subjects.add((of_person, subject.removeprefix(name)))
 
     def judge(self, view: View, loaded: LoadedPolicy, judged: Judged, submission: Submission) -> None:
         """Let the rules look at a submission."""
@@ -226,8 +219,9 @@ class _Batch:
         self._known = set(_KNOWN.rows(view.conn, ids={annotation.id for annotation in coming}))
         self._looked_up = {annotation.id for annotation in coming}
         view.read(tasks)
-        people = {person for a in coming if (person := a.completed_by or a.updated_by) is not None}
-        if subjects := self._processor.likely_subjects(people, tasks):
+        people = {f"annotator:{person}" for a in coming if (person := a.completed_by or a.updated_by) is not None}
+        named = {subject_of_task(task) for delivery in self._coming if delivery.event for task in delivery.event.tasks}
+        if subjects := self._processor.likely_subjects(people, named):
             rules = [active.key for active in self._loaded.rules] if self._loaded is not None else []
             view.memories.read(rules, subjects)
 
@@ -424,7 +418,8 @@ class _Batch:
             records.put_tasks(conn, self._tasks.values())
             found = keep_judged(conn, judged, self._loaded, self._connected_at, now)
             if view is not None:
-                self._processor.learn(view, judged)
+                people = {f"annotator:{one.author}" for one in judged}
+                self._processor.learn(view, people, {subject_of_task(task) for task, _deleted in self._tasks.values()})
                 records.put_rule_states(conn, self._project, view.memories.changes(), now)
             return found
 
