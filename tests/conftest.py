@@ -1,18 +1,11 @@
-"""What holds for every test: both stores, and no skipping where nothing may be skipped.
-
-Tests that use a store run twice, once on SQLite and once on PostgreSQL. Where nothing may be skipped, a test that
-would be is a failure with the reason it gave.
-"""
+"""Where nothing may be skipped, a test that would be is a failure with the reason it gave."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from types import ModuleType
+from collections.abc import Generator
 
 import pytest
-
-from databases import POSTGRESQL, SQLITE, chosen
 
 _NO_SKIP = "LABELGUARD_NO_SKIP"
 # Read now: a test may run with an environment of its own.
@@ -43,30 +36,3 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _failed(report)
     return report
-
-
-def _uses_a_store(module: ModuleType) -> bool:
-    """Whether a module's tests open stores: through one of the helpers that ask for the store's address."""
-    helpers = {"databases", "guarded", "webservice"}
-    return any(getattr(value, "__module__", None) in helpers for value in vars(module).values())
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what uses a store on both databases; a store is in the test's folder, so who has none needs none."""
-    if "tmp_path" not in metafunc.fixturenames or not _uses_a_store(metafunc.module):
-        return
-    if metafunc.definition.get_closest_marker("live") or metafunc.definition.get_closest_marker("browser"):
-        return
-    only = metafunc.definition.get_closest_marker("store")
-    metafunc.parametrize("store_on", [only.args[0]] if only else [SQLITE, POSTGRESQL], indirect=True)
-
-
-@pytest.fixture(autouse=True)
-def store_on(request: pytest.FixtureRequest) -> Iterator[str]:
-    """On which database the test's stores are. At work before the test's own fixtures, which open them."""
-    kind = getattr(request, "param", None)
-    if kind is None:
-        yield ""
-        return
-    with chosen(kind):
-        yield kind

@@ -632,7 +632,7 @@ class LabelStudio:
             ) from None
         except httpx.HTTPError:
             raise ConnectorError(f"The connection to Label Studio broke while labelguard was {doing}.") from None
-        except (ValueError, TypeError, AttributeError, LookupError, pydantic.ValidationError):
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError, pydantic.ValidationError):
             # The SDK hands out what it cannot read as it came, so reading an answer may fail anywhere.
             raise _nonsense(doing) from None
 
@@ -828,14 +828,19 @@ def _parsed(doing: str, body: Mapping[str, Any], pick: Callable[[Event], T | Non
 def _record(raw: Any, doing: str) -> TaskRecord:
     if not isinstance(raw, dict) or "project" not in raw:
         raise _nonsense(doing)
-    predictions = raw.get("predictions") or []
+    predictions, annotations = raw.get("predictions") or [], raw.get("annotations") or []
+    if not _are_objects(predictions) or not _are_objects(annotations):
+        raise _nonsense(doing)
     item = {key: value for key, value in raw.items() if key in _TASK_FIELDS}
     item["annotations"] = [
-        _annotation({**each, "task": raw.get("id"), "project": raw["project"]}, predictions)
-        for each in raw.get("annotations") or []
+        _annotation({**each, "task": raw.get("id"), "project": raw["project"]}, predictions) for each in annotations
     ]
     body = {"action": "TASKS_CREATED", "project": {"id": raw["project"]}, "tasks": [item]}
     return _parsed(doing, body, lambda event: TaskRecord(event.tasks[0], event.annotations, item))
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 _TASK_FIELDS = ("id", "project", "data", "meta", "overlap", "is_labeled", "created_at", "updated_at")

@@ -8,10 +8,11 @@ Of what only one may do at a time, the store's roles decide who does it.
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
@@ -34,6 +35,10 @@ log = structlog.get_logger(__name__)
 
 ProcessKind = Literal["serve", "web", "worker"]
 """What a process does: everything, the HTTP side, or everything but that."""
+
+
+_ARENA_MAX = -8
+"""glibc's M_ARENA_MAX."""
 
 
 def utc_now() -> datetime:
@@ -206,6 +211,7 @@ def run(settings: Settings, kind: ProcessKind = "serve") -> None:
 
     if kind != "serve":
         _side_by_side(settings, kind)
+    _share_heaps()
     with opened(settings) as service:
         app = service.health_app() if kind == "worker" else service.app()
         server = make_server(app, settings)
@@ -219,6 +225,17 @@ def run(settings: Settings, kind: ProcessKind = "serve") -> None:
         with Running(service, deliver=working, schedule=working):
             log.info("serving", kind=kind, host=settings.host, port=server.effective_port, store=service.store.where)
             server.run()
+
+
+def _share_heaps() -> None:
+    """Let all threads allocate from two heaps.
+
+    glibc gives each thread one of its own and keeps in each what its largest moment needed: of 49 MiB that a
+    service grew by in half an hour under load, nothing was in use. https://sourceware.org/glibc/manual
+    """
+    # Elsewhere (musl, macOS) there is no such setting, and no such habit.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
 
 
 def _side_by_side(settings: Settings, kind: ProcessKind) -> None:

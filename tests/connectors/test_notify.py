@@ -61,9 +61,8 @@ def chat() -> Iterator[ChatService]:
 
 def test_it_sends_title_and_text_as_they_are(chat: ChatService) -> None:
     """Markup in a message arrives as text, not as formatting."""
-    Notify({"lead": chat.address}, allowed=networks("127.0.0.1")).notify(
-        "lead", "Gold accuracy", "Ana <b>0.61</b>: 11 of 18 – bitte prüfen"
-    )
+    notify = Notify({"lead": chat.address}, allowed=networks("127.0.0.1")).notify
+    notify("lead", "Gold accuracy", "Ana <b>0.61</b>: 11 of 18 – bitte prüfen")
     assert [(m["title"], m["message"]) for m in chat.seen] == [
         ("Gold accuracy", "Ana <b>0.61</b>: 11 of 18 – bitte prüfen")
     ]

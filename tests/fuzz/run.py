@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
+from databases import postgres
 from fuzzing import Case, fuzz, world
 
 MEMORY_GROWTH = 64 * 1024 * 1024
@@ -29,8 +30,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=1_000_000, help="how many requests in all")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="the same seed makes the same requests")
+    parser.add_argument("--minutes", type=float, default=0, help="end after so long, with fewer requests; 0 for never")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--database", default="", help="the store's address, {n} for the process; SQLite when empty")
+    parser.add_argument("--postgresql", action="store_true", help="on a PostgreSQL of its own instead of SQLite")
     parser.add_argument("--out", type=Path, default=Path("build/fuzz"), help="where offending requests are written")
     parser.add_argument("--replay", type=Path, help="send the request of such a file again")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
@@ -42,15 +44,15 @@ def main() -> int:
     return _lead(asked)
 
 
-def _database(asked: argparse.Namespace, folder: str, number: int) -> str:
-    return asked.database.format(n=number) if asked.database else f"sqlite:///{folder}/labelguard.sqlite3"
+def _database(asked: argparse.Namespace, folder: str) -> str:
+    return postgres().create("fuzz") if asked.postgresql else f"sqlite:///{folder}/labelguard.sqlite3"
 
 
 def _work(asked: argparse.Namespace) -> int:
     # A request that hangs is as bad as one that crashes: the process ends, and says where it hung.
     with (
         tempfile.TemporaryDirectory(dir=_fast_folder()) as folder,
-        world(_database(asked, folder, asked.worker), at_once=True) as made,
+        world(_database(asked, folder), at_once=True) as made,
     ):
 
         def progress(done: int) -> None:
@@ -59,7 +61,8 @@ def _work(asked: argparse.Namespace) -> int:
                 sys.stderr.write(f"process {asked.worker}: {done:,} requests\n")
 
         progress(0)
-        totals = fuzz(made, asked.seed, range(asked.worker, asked.cases, asked.processes), progress=progress)
+        numbers = range(asked.worker, asked.cases, asked.processes)
+        totals = fuzz(made, asked.seed, numbers, seconds=asked.minutes * 60, progress=progress)
         faulthandler.cancel_dump_traceback_later()
     sys.stdout.write(json.dumps({**vars(totals), "growth": totals.growth}))
     return 0
@@ -96,7 +99,8 @@ def _lead(asked: argparse.Namespace) -> int:
 def _passed_on(asked: argparse.Namespace) -> list[str]:
     return [
         *("--cases", str(asked.cases), "--seed", str(asked.seed), "--processes", str(asked.processes)),
-        *(("--database", asked.database) if asked.database else ()),
+        *("--minutes", str(asked.minutes)),
+        *(("--postgresql",) if asked.postgresql else ()),
     ]
 
 
@@ -143,7 +147,7 @@ def _report(asked: argparse.Namespace, results: list[dict[str, Any]], seconds: f
 
 def _replay(asked: argparse.Namespace) -> int:
     found = json.loads(asked.replay.read_text("utf-8"))
-    with tempfile.TemporaryDirectory() as folder, world(_database(asked, folder, 0)) as made:
+    with tempfile.TemporaryDirectory() as folder, world(_database(asked, folder)) as made:
         for each in found["before"]:
             made.run(Case.load(each))
         status, wrong = made.run(Case.load(found["case"]))

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from databases import SQLITE
+from databases import POSTGRESQL, SQLITE, database_url, postgres
 from deliveries import ADMIN, LABELGUARD, PROJECT, annotation, at, created
 from fakestudio import FakeNotifier, FakeStudio
 from guarded import Guarded, guarded, policy
@@ -30,8 +30,8 @@ from labelguard.outbox import Outbox
 from labelguard.reconcile import reconcile
 from labelguard.store import Store, records, schema
 
-pytestmark = pytest.mark.store(SQLITE)
 WRONG = ("spam", "important")
+on_sqlite = pytest.mark.store(SQLITE)
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -48,7 +48,7 @@ def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.M
     """Run a command on the world's store; gives exit code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    monkeypatch.setenv("LABELGUARD_DATABASE_URL", f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    monkeypatch.setenv("LABELGUARD_DATABASE_URL", database_url(tmp_path))
 
     def run_it(*arguments: str) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -67,6 +67,7 @@ def damage(file: Path) -> None:
         handle.write(b"\xff" * 4096)
 
 
+@on_sqlite
 def test_a_backup_holds_the_store_as_it_was_at_one_moment(world: Guarded, tmp_path: Path) -> None:
     """While others write: each annotation in it is there with its version, its judgment and its delivery."""
     stop, begun = threading.Event(), threading.Event()
@@ -99,6 +100,7 @@ def test_a_backup_holds_the_store_as_it_was_at_one_moment(world: Guarded, tmp_pa
     assert list(tmp_path.glob(".*")) == []
 
 
+@on_sqlite
 def test_a_backup_is_one_file_that_only_its_owner_reads(world: Guarded, tmp_path: Path) -> None:
     """It holds names and the gold vault."""
     world.take(created(annotation(11, "spam")))
@@ -109,6 +111,7 @@ def test_a_backup_is_one_file_that_only_its_owner_reads(world: Guarded, tmp_path
     assert stat.S_IMODE((tmp_path / "backup.sqlite3").stat().st_mode) == 0o600
 
 
+@on_sqlite
 def test_the_command_says_what_is_in_a_backup(world: Guarded, run: Run, tmp_path: Path) -> None:
     """For people in a line, for scripts as JSON."""
     world.take(created(annotation(11, *WRONG)))
@@ -121,6 +124,7 @@ def test_the_command_says_what_is_in_a_backup(world: Guarded, run: Run, tmp_path
     assert (code, json.loads(out)["rows"]["inbox"], json.loads(out)["until"]) == (0, 1, "2026-11-23T12:00:00+00:00")
 
 
+@on_sqlite
 def test_a_backup_overwrites_nothing(world: Guarded, run: Run, tmp_path: Path) -> None:
     """Neither an older backup nor the store."""
     (tmp_path / "backup.sqlite3").write_text("mine")
@@ -133,6 +137,7 @@ def test_a_backup_overwrites_nothing(world: Guarded, run: Run, tmp_path: Path) -
     assert run("backup", str(world.store.path))[0] == 1
 
 
+@on_sqlite
 def test_what_cannot_be_backed_up_is_said(run: Run, tmp_path: Path) -> None:
     """No store, no folder, a damaged store."""
     assert run("backup", "a")[2] == f"There is no store at {tmp_path}/labelguard.sqlite3.\n"
@@ -146,6 +151,7 @@ def test_what_cannot_be_backed_up_is_said(run: Run, tmp_path: Path) -> None:
     assert "damaged" in err or "malformed" in err
 
 
+@on_sqlite
 @pytest.mark.parametrize("what", ["damaged", "something else", "cut short", "missing"])
 def test_only_a_sound_backup_is_put_back(world: Guarded, run: Run, tmp_path: Path, what: str) -> None:
     """The store stays as it is."""
@@ -171,6 +177,7 @@ def test_only_a_sound_backup_is_put_back(world: Guarded, run: Run, tmp_path: Pat
     assert world.store.path.read_bytes() == before
 
 
+@on_sqlite
 def test_a_store_in_use_is_not_replaced(world: Guarded, run: Run, tmp_path: Path) -> None:
     """Also by a service that has nothing to do at the moment."""
     world.take(created(annotation(11, "spam")))
@@ -199,6 +206,7 @@ def test_a_store_in_use_is_not_replaced(world: Guarded, run: Run, tmp_path: Path
     assert run("restore", "backup.sqlite3", "--yes")[0] == 0
 
 
+@on_sqlite
 def test_a_person_is_asked_before_the_store_is_replaced(world: Guarded, run: Run, tmp_path: Path) -> None:
     """Nobody to ask is a no."""
     back_up(world.store.path, tmp_path / "backup.sqlite3")
@@ -211,6 +219,7 @@ def test_a_person_is_asked_before_the_store_is_replaced(world: Guarded, run: Run
     assert world.store.path.read_bytes() == before
 
 
+@on_sqlite
 def test_a_damaged_store_gives_way_to_its_backup(run: Run, tmp_path: Path) -> None:
     """What backups are for; what was there is kept beside."""
     with guarded(tmp_path) as world:
@@ -227,6 +236,7 @@ def test_a_damaged_store_gives_way_to_its_backup(run: Run, tmp_path: Path) -> No
     assert verify(store).rows["annotations"] == 1
 
 
+@on_sqlite
 def test_after_a_restore_nothing_is_done_twice_and_nothing_is_lost(world: Guarded, run: Run, tmp_path: Path) -> None:
     """Reconciling brings what came after the backup, as findings; what was done then is not done again."""
     studio, notifier = FakeStudio(), FakeNotifier()
@@ -292,6 +302,7 @@ def closing_store(folder: Path) -> closing[Store]:
     return closing(Store.open(f"sqlite:///{folder / 'labelguard.sqlite3'}", durable=False))
 
 
+@on_sqlite
 def test_a_backup_of_an_older_version_is_brought_up_to_date(run: Run, tmp_path: Path) -> None:
     """Every released version's."""
     for number, released in enumerate(sorted((Path(__file__).parent / "stores").glob("*.sql"))):
@@ -304,6 +315,48 @@ def test_a_backup_of_an_older_version_is_brought_up_to_date(run: Run, tmp_path: 
             assert done.replaced is None
 
 
+@pytest.mark.store(POSTGRESQL)
+def test_postgresql_is_restored_with_its_own_tools(world: Guarded, run: Run, tmp_path: Path) -> None:
+    """As docs/operations.md says: dump, restore, and tell labelguard."""
+    url, binaries = database_url(tmp_path), postgres().binaries
+    studio, notifier = FakeStudio(), FakeNotifier()
+    body = created(annotation(11, *WRONG))
+    studio.hold(body)
+    world.take(body)
+    dump = ["--format=custom", f"--file={tmp_path / 'labelguard.dump'}", url]
+    subprocess.run([binaries / "pg_dump", *dump], check=True)
+    Outbox(world.store, world.engine, studio, notifier, world.clock).deliver_due()
+    later = created(annotation(12, *WRONG, task=8))
+    studio.hold(later)
+    world.take(later)
+    effects = list(studio.effects)
+    world.store.close()
+
+    back = ["--clean", "--if-exists", "--single-transaction", f"--dbname={url}", str(tmp_path / "labelguard.dump")]
+    subprocess.run([binaries / "pg_restore", *back], check=True)
+    assert run("restored", "--json") == (0, '{\n  "messages_to_decide": 1\n}\n', "")
+    with closing(Store.open(url, durable=False)) as store:
+        engine = Engine(store, world.clock, own_user=LABELGUARD)
+        outbox = Outbox(store, engine, studio, notifier, world.clock)
+        report = reconcile(store, engine, studio, PROJECT, clock=world.clock, full=True)
+        assert (report.new, outbox.deliver_due()) == (1, 0)
+        assert run("actions", "resume")[0] == 0
+        outbox.deliver_due()
+    assert studio.effects == effects
+    assert len(notifier.sent) == 1
+
+
+@pytest.mark.store(POSTGRESQL)
+def test_a_store_that_is_worked_on_is_not_declared_restored(world: Guarded, run: Run) -> None:
+    """Its actions are under way."""
+    with world.store.exclusive("outbox"):
+        code, _, err = run("restored")
+
+    assert code == 1
+    assert err == f"A service works on the store {world.store.where}. Stop labelguard first.\n"
+
+
+@on_sqlite
 def test_postgresql_has_its_own_commands(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours say which."""
     monkeypatch.setenv("LABELGUARD_DATABASE_URL", "postgresql://localhost/labelguard")

@@ -96,7 +96,7 @@ def test_the_image_runs_as_nobody_special_and_says_when_it_is_ill() -> None:
     assert json.loads(arguments("CMD")[0])[0] in names()
     variables = dict(each.split("=", 1) for line in arguments("ENV") for each in shlex.split(line))
     settings = {name.removeprefix("LABELGUARD_").lower(): value for name, value in variables.items()}
-    assert Settings(**settings).host == "0.0.0.0"  # noqa: S104 - inside its container
+    assert Settings.model_validate(settings).host == "0.0.0.0"  # noqa: S104 - inside its container
     assert not set(settings) & (_SECRET - {"database_url"})
     assert f":{settings['port']}/healthz" in arguments("HEALTHCHECK")[0]
     assert arguments("EXPOSE") == [settings["port"]]

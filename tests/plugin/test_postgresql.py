@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from databases import Postgres, database_url, end_sessions, postgres
+from databases import Postgres, database_url, end_sessions, postgres, tamper
 from labelguard.store import Store, postgresql, records, schema
 from labelguard.store.core import StoreError
 from labelguard.studio.launch import free_port
@@ -226,6 +226,7 @@ def hanging(tmp_path: Path) -> Iterator[Any]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_while_it_writes_holds_nobody_up_for_long(store: Store, hanging: Any) -> None:
     """Its transaction is rolled back, and it is told so when it goes on."""
     process = hanging("writer")
@@ -235,6 +236,7 @@ def test_a_process_that_hangs_while_it_writes_holds_nobody_up_for_long(store: St
     assert process.stdout.readline() == "StoreError\n"
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_loses_its_role_and_knows_it(store: Store, hanging: Any) -> None:
     """Somebody else takes it over meanwhile."""
     process = hanging("role")
@@ -251,7 +253,7 @@ def test_a_role_ends_with_its_connection_and_the_holder_can_notice(store: Store)
     """A new connection is made by itself when it is taken next."""
     with store.exclusive("engine") as role:
         assert role.held()
-        end_sessions(store)
+        end_sessions(store.where.rpartition("/")[2])
         assert not role.held()
         assert taken(store)
     assert taken(store)
@@ -268,6 +270,7 @@ def test_a_role_that_is_held_for_long_is_kept(store: Store, monkeypatch: pytest.
         assert role.held()
 
 
+@pytest.mark.slow
 def test_who_waits_for_a_role_in_vain_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for ever."""
     monkeypatch.setattr(postgresql, "_ROLE_SECONDS", 0.0)
@@ -292,8 +295,7 @@ def test_who_waits_for_a_role_in_vain_is_told(store: Store, monkeypatch: pytest.
 def test_roles_of_stores_in_other_schemas_of_a_database_are_others(tmp_path: Path) -> None:
     """Two installations may share a database."""
     address = database_url(tmp_path)
-    with postgres().admin(address.rpartition("@/")[2].partition("?")[0]) as conn:
-        conn.execute("CREATE SCHEMA other")
+    tamper(tmp_path, "CREATE SCHEMA other")
     first = Store.open(address)
     second = Store.open(f"{address}&options=-csearch_path%3Dother")
     try:

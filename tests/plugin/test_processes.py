@@ -54,6 +54,7 @@ def ready(url: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.store("postgresql")
 def test_webs_and_workers_share_the_work_and_lose_nothing_when_some_are_killed(tmp_path: Path) -> None:
     """What one took in and could not judge any more, another judges; nothing is judged twice."""
@@ -65,10 +66,10 @@ def test_webs_and_workers_share_the_work_and_lose_nothing_when_some_are_killed(t
         worker = start("worker", tmp_path, wait=False, **shared)
         running = [*webs, worker]
         try:
-            assert all(soon(lambda web=web: deliver(web.url, 1), 60) for web in webs)  # type: ignore[misc]
+            assert all(soon(lambda web=web: deliver(web.url, 1), 240) for web in webs)  # type: ignore[misc]
             taken = [n for n in range(2, 30) if deliver(webs[n % 2].url, n)]
             assert len(taken) == 28
-            assert soon(lambda: ready(worker.url), 60)
+            assert soon(lambda: ready(worker.url), 240)
             webs[0].kill()
             worker.kill()
             taken += [n for n in range(30, 40) if deliver(webs[1].url, n)]
@@ -76,7 +77,7 @@ def test_webs_and_workers_share_the_work_and_lose_nothing_when_some_are_killed(t
             def found() -> list[int]:
                 return sorted(finding["annotation"] for finding in world.findings())
 
-            assert soon(lambda: len(found()) >= 1 + len(taken), 60)
+            assert soon(lambda: len(found()) >= 1 + len(taken), 240)
             assert found() == [1, *taken]
             assert webs[1].stop() == 0, webs[1].said()
         finally:
@@ -84,6 +85,7 @@ def test_webs_and_workers_share_the_work_and_lose_nothing_when_some_are_killed(t
                 process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.store("postgresql")
 def test_when_the_worker_with_the_schedule_is_killed_another_takes_it_over(tmp_path: Path) -> None:
     """Nothing has to be done by hand; the jobs it was at are marked as lost."""
@@ -96,10 +98,10 @@ def test_when_the_worker_with_the_schedule_is_killed_another_takes_it_over(tmp_p
     with guarded(tmp_path):
         workers = [start("worker", tmp_path, **shared)]
         try:
-            assert soon(lambda: "schedule_taken" in workers[0].said(), 60)
+            assert soon(lambda: "schedule_taken" in workers[0].said(), 240)
             workers.append(start("worker", tmp_path, **shared))
             workers[0].kill()
-            assert soon(lambda: "schedule_taken" in workers[1].said(), 60)
+            assert soon(lambda: "schedule_taken" in workers[1].said(), 240)
             assert workers[1].stop() == 0, workers[1].said()
         finally:
             for process in workers:
@@ -111,7 +113,7 @@ def test_when_the_worker_with_the_schedule_is_killed_another_takes_it_over(tmp_p
 def test_a_store_in_sqlite_is_for_one_process(tmp_path: Path, kind: str) -> None:
     """The sentence says what to run instead."""
     process = start(kind, tmp_path, wait=False, database_url=database_url(tmp_path), secret_key="k")
-    assert process.process.wait(60) == 2
+    assert process.process.wait(240) == 2
     assert process.said() == (
         f"`labelguard {kind}` works side by side with other processes, which a store in SQLite cannot: run "
         "`labelguard serve`, which does everything in one process, or set LABELGUARD_DATABASE_URL to a PostgreSQL "
@@ -123,7 +125,7 @@ def test_a_store_in_sqlite_is_for_one_process(tmp_path: Path, kind: str) -> None
 def test_webs_need_a_common_key(tmp_path: Path) -> None:
     """Made at random, each would have another, and a session would hold on one of them only."""
     process = start("web", tmp_path, wait=False, database_url=database_url(tmp_path))
-    assert process.process.wait(60) == 2
+    assert process.process.wait(240) == 2
     assert process.said() == (
         "Set LABELGUARD_SECRET_KEY to the same long random text for every `labelguard web`: what one signs, the "
         "others must be able to read.\n"

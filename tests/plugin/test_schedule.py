@@ -271,7 +271,7 @@ def test_who_loses_the_connection_gives_the_schedule_up(world: World) -> None:
     standing = stand(world)
     try:
         assert soon(lambda: reconciled(world) == 1)
-        end_sessions(world.guard.store)
+        end_sessions(world.guard.store.where.rpartition("/")[2])
         assert soon(lambda: reconciled(world) == 2)
     finally:
         standing.stop()

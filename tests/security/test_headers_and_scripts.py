@@ -19,6 +19,9 @@ import labelguard_templates
 from labelguard.store import records
 from webservice import API_TOKEN, PROJECT, Service, submission
 
+# What is reviewed here lies above the store; the fuzzers run on both.
+pytestmark = pytest.mark.store("sqlite")
+
 SCRIPT = (labelguard_templates.path() / "page" / "page.js").read_text("utf-8")
 PAGES = sorted((labelguard_templates.path() / "status").glob("*.html"))
 

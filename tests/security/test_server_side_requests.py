@@ -25,7 +25,10 @@ from labelguard_connectors import Notify
 from labelguard_connectors.outside import PrivateAddressError, is_public, only_outside
 
 # One of apprise's services imports a module that Python 3.13 drops; it guards the import itself.
-pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning"),
+    pytest.mark.store("sqlite"),
+]
 
 REFUSED = (
     "The alert target “lead” is at a private address, and alerts go to public ones only. "
@@ -192,11 +195,28 @@ def test_other_threads_connect_as_before(inside: Inside) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "127.0.0.1", "0.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.0.1", "100.64.0.1", "169.254.169.254", "224.0.0.1",
-        "255.255.255.255", "::", "::1", "fe80::1", "fd00:ec2::254", "ff02::1", "::ffff:10.0.0.1", "2002:a00:1::",
-        "64:ff9b::a00:1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "198.18.0.1", "192.0.2.1",
+        "127.0.0.1",
+        "0.0.0.1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.0.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "fe80::1",
+        "fd00:ec2::254",
+        "ff02::1",
+        "::ffff:10.0.0.1",
+        "2002:a00:1::",
+        "64:ff9b::a00:1",
+        "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+        "198.18.0.1",
+        "192.0.2.1",
     ],
-)  # fmt: skip
+)
 def test_these_addresses_are_nobodys_on_the_internet(address: str) -> None:
     """Private, shared, local, reserved, and those that wrap one of them."""
     assert not is_public(ipaddress.ip_address(address))

@@ -17,6 +17,9 @@ from labelguard.store import schema
 from labelguard.web.sessions import COOKIE, Throttle
 from webservice import API_TOKEN, Service, service
 
+# What is reviewed here lies above the store; the fuzzers run on both.
+pytestmark = pytest.mark.store("sqlite")
+
 
 def sign_in(web: Service, token: str = API_TOKEN, *, address: str = "198.51.100.1", **arguments: Any) -> Any:
     """Try to sign in from an address."""

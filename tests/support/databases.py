@@ -7,6 +7,7 @@ use a store run once on each (see ``tests/conftest.py``).
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import shutil
 import signal
@@ -17,13 +18,13 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import sqlalchemy as sa
 
-from labelguard.store import Store
+from labelguard.store import Store, schema
 from labelguard.studio.launch import free_port
 
 SQLITE = "sqlite"
@@ -62,6 +63,11 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
         atexit.register(self.remove)
         self.start()
+
+    @property
+    def binaries(self) -> Path:
+        """Where pg_dump and pg_restore are."""
+        return self._binary.parent
 
     def url(self, database: str) -> str:
         """The address of a database, through the socket in the server's folder."""
@@ -131,6 +137,7 @@ def postgres() -> Postgres:
 
 
 _TEMPLATE = "labelguard_template"
+_NUMBERS = itertools.count(1)
 
 
 @cache
@@ -146,6 +153,10 @@ class _Chosen:
 
     kind = os.environ.get("LABELGUARD_TEST_STORE", SQLITE)
     made: dict[Path, str] = {}  # noqa: RUF012 - the one of the process
+    spare: list[str] = []  # noqa: RUF012
+    """Databases that tests are done with, empty again: making one costs more than most tests."""
+    tampered: set[str] = set()  # noqa: RUF012
+    """Databases that are not what the migrations made of them any more."""
 
 
 def database_url(folder: Path, name: str = "labelguard") -> str:
@@ -154,10 +165,27 @@ def database_url(folder: Path, name: str = "labelguard") -> str:
     if _Chosen.kind == SQLITE:
         return f"sqlite:///{place}"
     if place not in _Chosen.made:
-        database = "test_" + blake2b(f"{os.getpid()} {place}".encode(), digest_size=8).hexdigest()
-        postgres().create(database, _template())
-        _Chosen.made[place] = database
+        _Chosen.made[place] = _Chosen.spare.pop() if _Chosen.spare else _new_database()
     return postgres().url(_Chosen.made[place])
+
+
+def _new_database() -> str:
+    name = f"test_{next(_NUMBERS)}"
+    postgres().create(name, _template())
+    return name
+
+
+def _give_back(name: str) -> None:
+    """Empty a database for the next test, whoever still uses it; one that was tampered with is dropped."""
+    end_sessions(name)
+    if name in _Chosen.tampered:
+        postgres().drop(name)
+        return
+    statements = [str(sa.delete(table)) for table in reversed(schema.metadata.sorted_tables)]
+    statements.append("SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'")
+    with postgres().admin(name) as conn:
+        conn.execute("; ".join(statements))
+    _Chosen.spare.append(name)
 
 
 @contextmanager
@@ -171,14 +199,13 @@ def chosen(kind: str) -> Iterator[None]:
     finally:
         _Chosen.kind, _Chosen.made = before
         for name in mine.values():
-            postgres().drop(name)
+            _give_back(name)
 
 
 def tamper(folder: Path, statement: str) -> None:
     """Change a test's store behind labelguard's back."""
-    import sqlalchemy as sa
-
     url = database_url(folder)
+    _Chosen.tampered.update(_Chosen.made.values())
     engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     try:
         with engine.begin() as conn:
@@ -187,10 +214,7 @@ def tamper(folder: Path, statement: str) -> None:
         engine.dispose()
 
 
-def end_sessions(store: Store) -> None:
-    """End every session of a store in PostgreSQL, as a server that fails over does."""
+def end_sessions(database: str) -> None:
+    """End every session of a database, as a server that fails over does."""
     with postgres().admin() as conn:
-        conn.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-            [store.where.rpartition("/")[2]],
-        )
+        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])

@@ -90,15 +90,64 @@ TIMES = (
     "1764000000",
 )
 KEYS = (
-    "id", "task", "project", "result", "value", "type", "from_name", "to_name", "choices", "labels", "completed_by",
-    "updated_by", "created_at", "updated_at", "was_cancelled", "ground_truth", "lead_time", "data", "meta", "action",
-    "annotations", "annotation", "tasks", "headers", "token", "prediction", "parent_prediction", "item_index", "rating",
-    "taxonomy", "ranker", "user_id", "label_config", "title", "expert_instruction", "maximum_annotations", "overlap",
-)  # fmt: skip
+    "id",
+    "task",
+    "project",
+    "result",
+    "value",
+    "type",
+    "from_name",
+    "to_name",
+    "choices",
+    "labels",
+    "completed_by",
+    "updated_by",
+    "created_at",
+    "updated_at",
+    "was_cancelled",
+    "ground_truth",
+    "lead_time",
+    "data",
+    "meta",
+    "action",
+    "annotations",
+    "annotation",
+    "tasks",
+    "headers",
+    "token",
+    "prediction",
+    "parent_prediction",
+    "item_index",
+    "rating",
+    "taxonomy",
+    "ranker",
+    "user_id",
+    "label_config",
+    "title",
+    "expert_instruction",
+    "maximum_annotations",
+    "overlap",
+)
 KINDS = (
-    "choices", "taxonomy", "rating", "number", "datetime", "textarea", "pairwise", "ranker", "relation", "labels",
-    "rectanglelabels", "polygonlabels", "brushlabels", "videorectangle", "raw", "chat", "custominterface", "",
-)  # fmt: skip
+    "choices",
+    "taxonomy",
+    "rating",
+    "number",
+    "datetime",
+    "textarea",
+    "pairwise",
+    "ranker",
+    "relation",
+    "labels",
+    "rectanglelabels",
+    "polygonlabels",
+    "brushlabels",
+    "videorectangle",
+    "raw",
+    "chat",
+    "custominterface",
+    "",
+)
 CONFIGS = (
     "<View/>",
     "<View",
@@ -181,14 +230,15 @@ class Mutator:
         place = body
         # Labels and data are what most code looks at, and what nothing refuses.
         if random.random() < 0.6:
-            for key in ("annotation", "result"):
-                inner = place.get(key) if isinstance(place, dict) else None
+            for name in ("annotation", "result"):
+                inner = place.get(name) if isinstance(place, dict) else None
                 place = inner if isinstance(inner, (dict, list)) and inner else place
-                if isinstance(place, list) and key == "annotation" and place:
+                if isinstance(place, list) and name == "annotation" and place:
                     place = place[0]
+        key: Any
         while True:
             if isinstance(place, dict) and place:
-                key: Any = random.choice(list(place))
+                key = random.choice(list(place))
             elif isinstance(place, list) and place:
                 key = random.randrange(len(place))
             else:
@@ -239,9 +289,9 @@ class Mutator:
                     item["project"] = project
                 if "updated_at" in item:
                     item["updated_at"] = moment
-                for key in ("completed_by", "updated_by"):
-                    if key in item:
-                        item[key] = random.randrange(1, 8)
+                for person in ("completed_by", "updated_by"):
+                    if person in item:
+                        item[person] = random.randrange(1, 8)
                 for made in item.get("annotations") or [] if own else []:
                     made["task"] = task
         if isinstance(body.get("project"), dict):

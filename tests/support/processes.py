@@ -85,7 +85,7 @@ def start(kind: str, folder: Path, *, port: int | None = None, wait: bool = True
         except requests.RequestException:
             return process.poll() is not None
 
-    if wait and not (soon(up, 60) and process.poll() is None):
+    if wait and not (soon(up, 240) and process.poll() is None):
         process.kill()
         process.wait(10)
         raise AssertionError(f"`labelguard {kind}` did not start:\n{made.said()}")

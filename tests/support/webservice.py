@@ -88,7 +88,7 @@ class Service:
 
     def api(self, method: str, path: str, **arguments: Any) -> Any:
         """Ask the API with the right token."""
-        headers = {"Authorization": f"Bearer {API_TOKEN}"}
+        headers = {"Authorization": f"Bearer {API_TOKEN}", **arguments.pop("headers", {})}
         return self.client.open(f"/api/v1{path}", method=method, headers=headers, **arguments)
 
     def sign_in(self, name: str = "Ada") -> str:

@@ -1,4 +1,4 @@
-"""Commands about what the store holds: ``backup``, ``restore``, ``prune``, ``erase`` and ``export``."""
+"""Commands about what the store holds: ``backup``, ``restore``, ``restored``, ``prune``, ``erase``, ``export``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(backup)
     app.command()(restore)
+    app.command()(restored)
     app.command()(prune)
     app.command()(erase)
     app.command()(export)
@@ -81,16 +82,26 @@ def restore(
             f"{done.forgotten} actions were done or taken back after the backup. What they changed in Label Studio "
             "stays; labelguard no longer knows of them, the store that was there does."
         )
-    if done.to_decide:
-        typer.echo(
-            f"{done.to_decide} messages were waiting to be sent and may have been since: see "
-            "`labelguard actions pending`."
-        )
-    typer.echo(
-        "All actions are stopped, and what was annotated before now will give findings but no actions. Start the "
-        "service, run `labelguard reconcile --full` for each project, look at what it found, and let actions "
-        "happen again with `labelguard actions resume`."
-    )
+    _say_what_is_held_back(done.to_decide)
+
+
+def restored(as_json: Json = False) -> None:
+    """Make a store safe to work with that was restored by other means, such as pg_restore.
+
+    Stops all actions until you say `labelguard actions resume`, as `labelguard restore` does.
+    """
+    from labelguard.backup import ROLES, after_restore
+
+    with tools() as tool:
+        for role in ROLES:
+            with tool.store.try_exclusive(role) as mine:
+                if mine is None:
+                    raise Failed(f"A service works on the store {tool.store.where}. Stop labelguard first.")
+        waiting = tool.store.write(lambda conn: after_restore(conn, now=now(), by=who()))
+    if as_json:
+        print_json({"messages_to_decide": waiting})
+    else:
+        _say_what_is_held_back(waiting)
 
 
 def prune(
@@ -176,6 +187,18 @@ def export(
         print_json(done)
     else:
         print_pairs(done.rows)
+
+
+def _say_what_is_held_back(messages: int) -> None:
+    if messages:
+        typer.echo(
+            f"{messages} messages were waiting to be sent and may have been since: see `labelguard actions pending`."
+        )
+    typer.echo(
+        "All actions are stopped, and what was annotated before now will give findings but no actions. Start the "
+        "service, run `labelguard reconcile --full` for each project, look at what it found, and let actions "
+        "happen again with `labelguard actions resume`."
+    )
 
 
 def _say_what_stays(done: Erased, person: Person, yes: bool) -> None:

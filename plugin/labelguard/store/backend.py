@@ -33,6 +33,10 @@ class Backend(Protocol):
     writer: sa.Engine
     """A connection whose transactions begin by taking the writer's lock."""
 
+    def exists(self) -> bool:
+        """Whether there is a store already."""
+        ...
+
     def upgrading(self) -> AbstractContextManager[sa.Connection]:
         """A writing transaction for migrations, which may take long."""
         ...

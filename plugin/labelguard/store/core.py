@@ -104,6 +104,21 @@ class Store:
         store._thread.start()
         return store
 
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Whether there is a store at an address, of any version; it is neither made nor changed.
+
+        Raises:
+            StoreError: the address is none of a store.
+        """
+        backend = _backend(url, durable=True)
+        try:
+            return backend.exists()
+        except SQLAlchemyError:
+            return False
+        finally:
+            backend.close()
+
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection with one consistent snapshot, read only.
@@ -111,6 +126,8 @@ class Store:
         Raises:
             StoreError: the store cannot be read.
         """
+        if self._closed:
+            raise StoreError("The store is closed.")
         try:
             conn = self._backend.reader.connect()
         except SQLAlchemyError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from labelguard.store.backend import Role, StoreError, as_json, storable_text
 
@@ -112,6 +112,13 @@ class Postgresql:
             connection.isolation_level = IsolationLevel.REPEATABLE_READ
             connection.read_only = True
 
+        for engine in (self.reader, self.writer, self._roles):
+            # What is in use while the store is closed has no pool to go back to.
+            @sa.event.listens_for(engine, "checkin")
+            def _gone(_connection: Any, record: ConnectionPoolEntry) -> None:
+                if self._closed.is_set():
+                    record.close()
+
         @sa.event.listens_for(self._roles, "connect")
         def _no_transactions(connection: Any, _record: object) -> None:
             connection.autocommit = True
@@ -123,6 +130,11 @@ class Postgresql:
                 conn.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 conn.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '10min'")
             conn.exec_driver_sql(_TAKE_WRITER)
+
+    def exists(self) -> bool:
+        """Whether the database has our tables."""
+        with self.reader.connect() as conn:
+            return sa.inspect(conn).has_table("alembic_version")
 
     @contextmanager
     def upgrading(self) -> Iterator[sa.Connection]:
@@ -172,22 +184,24 @@ class Postgresql:
         """A session that has the lock; None where another has it and we do not wait."""
         began = time.monotonic()
         while True:
+            if self._closed.is_set():
+                raise StoreError("The store is closed.")
             raw = None
             try:
                 raw = self._roles.raw_connection()
-                session = _driver(raw)
-                session.execute(f"SET idle_session_timeout = '{_SILENT_SECONDS:g}s'")
-                if wait:
-                    session.execute(f"SELECT pg_advisory_lock({key})")
+                # Two statements in one: the engine takes its role for every turn.
+                take = f"SET idle_session_timeout = '{_SILENT_SECONDS:g}s'; SELECT {{}}({key})"
+                done = _driver(raw).execute(take.format("pg_advisory_lock" if wait else "pg_try_advisory_lock"))
+                done.nextset()
+                # Who waited has it; the function that waits returns nothing.
+                if done.fetchone()[0] is not False:
                     return raw
-                if session.execute(f"SELECT pg_try_advisory_lock({key})").fetchone()[0]:
-                    return raw
-                session.execute("SET idle_session_timeout = 0")
+                _driver(raw).execute("SET idle_session_timeout = 0")
             except Exception as error:  # noqa: BLE001 - the session is of no use any more
                 if raw is not None:
                     raw.invalidate()
                 taken = getattr(error, "sqlstate", None) == _LOCKED
-                if not taken or self._closed.is_set() or time.monotonic() - began >= _ROLE_SECONDS:
+                if not taken or time.monotonic() - began >= _ROLE_SECONDS:
                     raise StoreError(
                         f"The role {role!r} of the store {self.where} cannot be taken: {reason(error)}"
                     ) from None
@@ -233,8 +247,7 @@ class _SessionRole:
     def release(self, key: str) -> None:
         """Give the role back, and the session to the pool."""
         try:
-            self._session.execute(f"SELECT pg_advisory_unlock({key})")
-            self._session.execute("SET idle_session_timeout = 0")
+            self._session.execute(f"SELECT pg_advisory_unlock({key}); SET idle_session_timeout = 0")
         except Exception:  # noqa: BLE001 - it ends with the session
             self._raw.invalidate()
         else:
@@ -255,7 +268,8 @@ def _engine(url: URL, session: dict[str, str], *, size: int, overflow: int) -> s
         pool_timeout=LOCK_SECONDS,
         # A server that was started again is found without hand work.
         pool_pre_ping=True,
-        connect_args=_CONNECT,
+        # What the address itself says, counts.
+        connect_args={name: value for name, value in _CONNECT.items() if name not in url.query},
     )
     settings = "; ".join(f"SET {name} = '{value}'" for name, value in session.items())
     text = _text_dumper()

@@ -67,6 +67,10 @@ class Sqlite:
                         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
                         done = size
 
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
+
     def upgrading(self) -> AbstractContextManager[sa.Connection]:
         """A writing transaction; the file's folder is made first."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
