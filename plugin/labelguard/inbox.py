@@ -103,10 +103,8 @@ def put_pending(conn: sa.Connection, delivery: Delivery, now: datetime) -> None:
     """Make a delivery durable as one to be processed, however far somebody is with it.
 
     What its processing leads to is committed by itself: a delivery that is done before that commit would be
-    lost where it never comes. Nor does its id say that it is there: that commit may have failed.
+    lost where it never comes.
     """
-    if delivery.id is not None and (there := same(conn, delivery)) is not None and there[0] == delivery.id:
-        return
     kept = replace(delivery, state="pending", error=None)
     put(conn, [kept], now)
     delivery.id, delivery.duplicate = kept.id, kept.duplicate
@@ -140,7 +138,9 @@ def body(conn: sa.Connection, delivery: int) -> Mapping[str, Any]:
 def _finish(conn: sa.Connection, delivery: Delivery, now: datetime) -> bool:
     """Bring a delivery's row up to date; False where there is none."""
     if delivery.state == "pending":
-        return True
+        # Its id alone does not say that it is there: the commit that gave it out may have failed.
+        there = same(conn, delivery)
+        return there is not None and there[0] == delivery.id
     values = {"state": delivery.state, "processed_at": now, "error": delivery.error}
     return bool(_FINISH.rows(conn, delivery=delivery.id, of_digest=delivery.digest, **values))
 

@@ -53,6 +53,17 @@ def test_an_id_out_of_a_commit_that_failed_is_no_receipt(tmp_path: Path, monkeyp
         assert len(guard.findings()) == 1
 
 
+def test_an_id_out_of_a_commit_that_failed_does_not_stand_in_for_the_row(tmp_path: Path) -> None:
+    """The worker's commit failed a moment before the receiver makes the delivery durable by itself."""
+    with guarded(tmp_path) as guard:
+        event = Event.from_delivery({}, created(annotation(11, "spam", "important")))
+        delivery = Delivery.of(PROJECT, event, "webhook", NOW)
+        delivery.id, delivery.state = 99, "done"
+        guard.engine._keep(delivery)
+        assert guard.inbox() == [("ANNOTATION_CREATED", "pending")]
+        assert delivery.id != 99
+
+
 class FullDisk(Exception):
     """The databases' own words."""
 

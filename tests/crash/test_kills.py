@@ -50,10 +50,10 @@ def test_killed_at_random_moments(tmp_path: Path, store_on: str, enterprise: boo
         made.load.work(DELIVERIES)
         made.work_off(20)
         reaper.stop()
-        made.settle(120)
+        made.settle(300)
         tally = made.fleet.tally()
-        assert tally["random"] >= 20
-        assert tally["between call and recording"] >= 5
+        assert tally["random"] >= min(20, DELIVERIES // 100)
+        assert tally["between call and recording"] >= 2
         proved(made)
 
 
@@ -72,5 +72,5 @@ def test_killed_between_commit_and_answer(tmp_path: Path, store_on: str, seed: i
             else:
                 assert made.load.send(delivery)
         assert struck >= 10
-        made.settle(120)
+        made.settle(300)
         proved(made)

@@ -297,7 +297,7 @@ class _Group:
         task, who = self._task(project), self._rng.choice(self._people)
         number = self._load.number()
         skipped = self._rng.random() < 0.05
-        made = self._studio.save(number, task, who, result(self._labels(0.15)), was_cancelled=skipped)
+        made = self._studio.save(number, task, who, result(self._labels(0.06)), was_cancelled=skipped)
         if project == MAIL and self._rng.random() < 0.5:
             self._made.append((number, who))
         return self._load.saved("ANNOTATION_CREATED", [made])
@@ -308,7 +308,7 @@ class _Group:
             return None
         number, who = self._rng.choice(self._made)
         known = self._studio.annotations[number]
-        made = self._studio.save(number, known["task"], who, result(self._labels(0.3)))
+        made = self._studio.save(number, known["task"], who, result(self._labels(0.1)))
         return self._load.saved("ANNOTATION_UPDATED", [made])
 
     def _delete(self) -> Delivery | None:
@@ -323,7 +323,7 @@ class _Group:
         """Many annotations at once."""
         made = [
             self._studio.save(
-                self._load.number(), self._task(MAIL), self._rng.choice(self._people), result(self._labels(0.2))
+                self._load.number(), self._task(MAIL), self._rng.choice(self._people), result(self._labels(0.08))
             )
             for _ in range(self._rng.randint(5, 15))
         ]
