@@ -14,7 +14,7 @@ from labelguard.events import Project
 from labelguard.labelconfig import LabelConfig
 from labelguard.manifest import events_for, load_manifest
 from labelguard.outbox import Outbox
-from labelguard.reconcile import Progress, ReconcileReport, reconcile
+from labelguard.reconcile import Progress, ReconcileReport, note_clock, reconcile
 from labelguard.store import Store, records
 from labelguard.webhooks import Standing, set_right, standing, webhook_url
 
@@ -103,7 +103,7 @@ def connect(
         return ConnectReport(info, server, True, tuple(steps), first)
 
     # Before the webhook goes live: a submission that comes in while the past is read is not the past.
-    connected_at = row.get("connected_at") or clock()
+    connected_at = row.get("connected_at") or clock() + note_clock(store, studio, clock)
     store.write(lambda conn: records.save_project(conn, info, clock()))
     people = studio.users()
     store.write(lambda conn: records.save_annotators(conn, people))

@@ -112,6 +112,10 @@ class Studio(Protocol):
         """Enterprise: what labelguard's user may not do in a project, by capability, each as a sentence."""
         ...
 
+    def time(self) -> datetime | None:
+        """Label Studio's own clock now, to the second; None where it does not say."""
+        ...
+
     def link(self, project: int, task: int, annotation: int | None = None) -> str:
         """Where a person sees a task (and annotation) in Label Studio."""
         ...

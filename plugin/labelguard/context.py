@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import sqlalchemy as sa
 
-from labelguard.events import Project
+from labelguard.events import Project, Task
 from labelguard.judgments import Judgment, judgments_of
 from labelguard.policy import Policy
 from labelguard.rules import GoldAnswer, TaskJudgment
@@ -47,7 +47,7 @@ _OPINIONS = Statement(
     .order_by(judgments.c.at, judgments.c.id)
 )
 _GOLD = Statement(
-    sa.select(gold.c.task, gold.c.result, gold.c.version)
+    sa.select(gold.c.task, gold.c.result, gold.c.version, gold.c.task_created_at)
     .where(gold.c.project == sa.bindparam("of_project"), among(gold.c.task, "tasks"), gold.c.retired_at.is_(None))
     .order_by(gold.c.version)
 )
@@ -152,7 +152,7 @@ class View:
         self.memories = Memories(conn, project)
         self._project = project
         self._times: dict[int, records.TaskTimes | None] = {}
-        self._gold: dict[int, GoldAnswer | None] = {}
+        self._gold: dict[int, tuple[GoldAnswer, datetime | None] | None] = {}
         self._opinions: dict[int, dict[str, list[TaskJudgment]]] = {}
 
     def read(self, tasks: Collection[int]) -> None:
@@ -160,8 +160,8 @@ class View:
         times = records.task_times(self.conn, tasks)
         self._times |= {task: times.get(task) for task in tasks}
         self._gold |= dict.fromkeys(tasks)
-        for task, result, version in _GOLD.rows(self.conn, of_project=self._project, tasks=tasks):
-            self._gold[task] = GoldAnswer(task, judgments_of(result), version)
+        for task, result, version, made in _GOLD.rows(self.conn, of_project=self._project, tasks=tasks):
+            self._gold[task] = GoldAnswer(task, judgments_of(result), version), made
         self._opinions |= {task: {} for task in tasks}
         for task, control, annotator, annotation, kind, value, labels, at in _OPINIONS.rows(self.conn, tasks=tasks):
             said = Judgment.from_row(control, kind, "", value, labels)
@@ -173,8 +173,8 @@ class View:
             self.read([task])
         return self._times[task]
 
-    def gold(self, task: int) -> GoldAnswer | None:
-        """The vault's active answer for a task, or None."""
+    def gold(self, task: int) -> tuple[GoldAnswer, datetime | None] | None:
+        """The vault's active answer for a task, and when that task was made, where known; or None."""
         if task not in self._gold:
             self.read([task])
         return self._gold[task]
@@ -195,14 +195,17 @@ class View:
 class StoreContext:
     """A guardrail's :class:`~labelguard.rules.Context` over a :class:`View`."""
 
-    __slots__ = ("_annotation", "_own_user", "_rule", "_view")
+    __slots__ = ("_about", "_annotation", "_own_user", "_rule", "_view")
 
-    def __init__(self, view: View, *, rule: str, annotation: int, own_user: int | None) -> None:
-        """``annotation`` is the one under judgment; ``own_user``'s annotations are nobody's opinion."""
+    def __init__(self, view: View, *, rule: str, annotation: int, own_user: int | None, about: Task) -> None:
+        """``annotation`` is the one under judgment, in the task ``about``; ``own_user``'s annotations are nobody's
+        opinion.
+        """
         self._view = view
         self._rule = rule
         self._annotation = annotation
         self._own_user = own_user
+        self._about = about
 
     def task_judgments(self, task: int, control: str) -> Sequence[TaskJudgment]:
         """See :meth:`labelguard.rules.Context.task_judgments`."""
@@ -214,11 +217,24 @@ class StoreContext:
 
     def gold(self, task: int) -> GoldAnswer | None:
         """See :meth:`labelguard.rules.Context.gold`."""
-        return self._view.gold(task)
+        found = self._view.gold(task)
+        if found is None:
+            return None
+        answer, of = found
+        # On SQLite Label Studio gives ids out again: an earlier task's answer is not this one's.
+        another = task == self._about.id and None not in (of, self._about.created_at) and of != self._about.created_at
+        return None if another else answer
 
     def state(self, subject: str) -> MutableMapping[str, Any]:
         """See :meth:`labelguard.rules.Context.state`."""
-        return self._view.memories.of(self._rule, subject)
+        return self._view.memories.of(self._rule, self._one_task(subject))
+
+    def _one_task(self, subject: str) -> str:
+        """What is remembered of a task belongs to that very task, not to the next one with its id."""
+        name, made = f"task:{self._about.id}", self._about.created_at
+        if made is None or (subject != name and not subject.startswith(f"{name}:")):
+            return subject
+        return f"{name}@{made.isoformat()}{subject.removeprefix(name)}"
 
 
 class StoreSweepContext:

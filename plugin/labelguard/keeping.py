@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -39,7 +39,7 @@ def _adding(table: sa.Table, without: str, *returned: sa.Column[Any]) -> Stateme
 
 _a, _v = annotations_table.c, annotation_versions.c
 _ADD_ANNOTATION = _adding(annotations_table, "row deleted_at", _a.row, _a.id)
-_ADD_VERSION = _adding(annotation_versions, "id", _v.id, _v.annotation_row)
+_ADD_VERSION = _adding(annotation_versions, "id refuted_at", _v.id, _v.annotation_row)
 _ADD_JUDGMENT = _adding(judgments, "id")
 
 
@@ -204,7 +204,11 @@ def keep_finding(
 ) -> int:
     """Write a finding with the actions that its policy asks for; returns its id."""
     finding, spec = made.finding, made.active.spec
-    refusal = planning.may_act(finding, spec, loaded.policy.limits, subject, connected_at=connected_at, now=now)
+    # When something was saved, and since when a project is connected, are told by Label Studio's clock.
+    skew = records.clock_skew(conn)
+    if version_id is None and subject.at is not None:
+        subject = replace(subject, at=subject.at + skew)
+    refusal = planning.may_act(finding, spec, loaded.policy.limits, subject, connected_at=connected_at, now=now + skew)
     finding_id = inserted_id(
         conn.execute(
             insert(findings).values(

@@ -31,9 +31,10 @@ from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation
 from labelguard.feedback import render, render_notification
 from labelguard.keeping import described
+from labelguard.memory import is_suspect, rebuild
 from labelguard.policy import Policy
 from labelguard.processing import author_of
-from labelguard.reconcile import refresh_task
+from labelguard.reconcile import GRACE, reconcile, refresh_task
 from labelguard.store import Store, records
 from labelguard.store.backend import Role
 from labelguard.store.core import StoreError
@@ -352,6 +353,42 @@ class Outbox:
             raise _Impossible("The annotation is not what was judged any more; it was judged again as it is now.")
         return now
 
+    def _stands(self, job: _Job) -> None:
+        """Make sure that what is told or done about a person rests on what Label Studio confirms.
+
+        A finding about a single annotation is verified by that annotation. One that adds up over many rests on
+        all of them: everything that deliveries brought before it is compared with Label Studio first, and what a
+        rule remembers is made again where something of it was not so.
+        """
+        finding, project = job.finding, job.action["project"]
+        if self._studio is None or finding.get("annotator") is None or "error" in finding["evidence"]:
+            return
+        if self._is_stateless(job):
+            self._verified(job)
+            return
+        with self._store.read() as conn:
+            confirmed = records.confirmed_at(conn, project)
+        if confirmed is not None and confirmed < finding["created_at"]:
+            report = reconcile(self._store, self._engine, self._studio, project, clock=self._clock)
+            if report.young or report.unchecked:
+                raise ConnectorError(
+                    "Label Studio does not confirm everything yet that the finding may rest on.",
+                    retry_after=GRACE.total_seconds(),
+                )
+        if is_suspect(self._store, project):
+            rebuild(self._store, self._engine, project, clock=self._clock)
+        with self._store.read() as conn:
+            now = records.get_finding(conn, finding["id"])
+            shaken = finding["version_id"] is None and records.refuted_since(conn, project, finding["created_at"])
+        if shaken or now is None or now["state"] == "dismissed":
+            raise _Impossible("The finding rests on deliveries that Label Studio does not confirm.")
+
+    def _is_stateless(self, job: _Job) -> bool:
+        from labelguard.registry import load_rules
+
+        rule = load_rules().get(job.finding["rule"])
+        return rule is not None and rule.stateless
+
     # Effects
 
     def _prompt(self, job: _Job) -> dict[str, Any]:
@@ -420,6 +457,11 @@ class Outbox:
         studio, action = self._need_studio(), job.action
         record = studio.task(action["task"])
         task, wanted = record.task, int(action["target"]["overlap"])
+        one_more = max(task.overlap, _opinions(record), 1) + 1
+        if wanted > one_more and action["undo"] is None:
+            # Planned by what a delivery said of the task; one more is what Label Studio's own word makes of it.
+            wanted = one_more
+            self._update(action, {"overlap": wanted})
         if _opinions(record) >= wanted or (task.overlap >= wanted and not task.is_labeled):
             return {}
         self._remember(job, {"overlap": task.overlap, "is_labeled": task.is_labeled})
@@ -431,6 +473,7 @@ class Outbox:
     def _escalate(self, job: _Job) -> dict[str, Any]:
         """A senior one decides: assigned where Label Studio can, and told in any case."""
         action, studio = job.action, self._need_studio()
+        self._stands(job)
         # A message that is still to be sent is no reason to assign again: somebody may have decided otherwise.
         assigned = bool(action["target"].get("assigned_at"))
         if studio.server().assignments and action["task"] is not None and not assigned:
@@ -464,12 +507,14 @@ class Outbox:
         studio, action = self._need_studio(), job.action
         if not studio.server().pauses:
             raise _Impossible("Label Studio Community cannot pause an annotator; speak with them instead.")
+        self._stands(job)
         self._remember(job, {"paused": True})
         with self._touching(job):
             studio.pause(action["project"], action["annotator"], self._text(job), _marker(action))
         return {}
 
     def _notify(self, job: _Job) -> dict[str, Any]:
+        self._stands(job)
         return self._tell(job, enough=False)
 
     def _tell(self, job: _Job, *, enough: bool) -> dict[str, Any]:

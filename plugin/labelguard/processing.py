@@ -132,7 +132,13 @@ class Processor:
         judged.quiet -= {made.active.name for made in judged.made}
 
     def _run(self, view: View, active: ActiveRule, rule: Guardrail, submission: Submission) -> list[Made]:
-        context = StoreContext(view, rule=active.key, annotation=submission.annotation.id, own_user=self.own_user)
+        context = StoreContext(
+            view,
+            rule=active.key,
+            annotation=submission.annotation.id,
+            own_user=self.own_user,
+            about=submission.task,
+        )
         try:
             found = [Made(active, storable(finding)) for finding in rule.check(submission, context)]
             view.memories.keep(active.key)
@@ -331,6 +337,8 @@ class _Batch:
             return False  # a redelivery
         at = annotation.updated_at or annotation.created_at or delivery.received_at
         existing = _existing(conn, annotation)
+        if existing is not None and existing["project"] != delivery.project:
+            return False  # whoever has one project's token says nothing about another's annotations
         judged = Judged(delivery, annotation, existing, at, fresh=True, author=author_of(annotation))
         if existing is not None:
             version = _version(conn, existing["row"], at, annotation)
@@ -477,6 +485,7 @@ def _overtaken(conn: sa.Connection, event: Event, row: int, at: datetime) -> boo
         return False
     known = sa.select(annotation_versions.c.id).where(
         annotation_versions.c.annotation_row == row,
+        annotation_versions.c.refuted_at.is_(None),
         sa.or_(annotation_versions.c.first, annotation_versions.c.updated_at <= at),
     )
     return conn.execute(known.limit(1)).first() is None
@@ -484,7 +493,9 @@ def _overtaken(conn: sa.Connection, event: Event, row: int, at: datetime) -> boo
 
 def _ever_submitted(conn: sa.Connection, row: int) -> bool:
     query = sa.select(annotation_versions.c.id).where(
-        annotation_versions.c.annotation_row == row, sa.not_(annotation_versions.c.was_cancelled)
+        annotation_versions.c.annotation_row == row,
+        annotation_versions.c.refuted_at.is_(None),
+        sa.not_(annotation_versions.c.was_cancelled),
     )
     return conn.execute(query.limit(1)).first() is not None
 

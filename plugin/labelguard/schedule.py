@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
+from labelguard import distrust
 from labelguard.connectors import ConnectorError, Notifier, Studio
 from labelguard.context import StoreSweepContext
 from labelguard.engine import Clock, Engine
@@ -63,7 +64,8 @@ class Jobs:
         """What the webhook missed lately, and standing effects that need looking after."""
         report = reconcile(self.store, self.engine, self.studio, project, clock=self.clock)
         reviewed = check_reviews(self.store, self.studio, project, clock=self.clock)
-        return {**report.summary(), **self.outbox.settle(project), **reviewed}
+        told = self._tell_doubts(project)
+        return {**report.summary(), **self.outbox.settle(project), **reviewed, "told": told}
 
     def watchdog(self, project: int) -> Summary:
         """The webhook: there, active and ours."""
@@ -83,11 +85,19 @@ class Jobs:
         users = self.studio.users()
         self.store.write(lambda conn: records.save_annotators(conn, users))
         self.engine.retry_failed()
-        return audit(self.store, self.engine, self.studio, project, clock=self.clock).summary()
+        report = audit(self.store, self.engine, self.studio, project, clock=self.clock)
+        with self.store.read() as conn:
+            unknown = records.unknown_counts(conn, project)
+        return {**report.summary(), "history": unknown, "told": self._tell_doubts(project)}
 
     def sweeps(self, project: int) -> Summary:
         """Every sweep of the project's policy."""
         return {"findings": run_sweeps(self.store, self.engine, project, now=self.clock())}
+
+    def _tell_doubts(self, project: int) -> list[str]:
+        """Tell the admin what deliveries say that Label Studio does not confirm."""
+        targets = [ADMIN_TARGET] if ADMIN_TARGET in self.settings.notify else []
+        return distrust.tell(self.store, self.notifier, targets, project, clock=self.clock)
 
     def prune(self) -> Summary:
         """What is older than the settings want it kept, in all projects."""

@@ -74,7 +74,8 @@ def watch(
     title = f"labelguard repaired its webhook in project {project} ({row['title']})"
     body = (
         " ".join(problems) + " It has been set right, with a new token. "
-        "What happened in between is picked up by the next reconciliation."
+        "Who did it cannot be known: Label Studio lets everybody who is signed in change webhooks, and keeps no "
+        "record of it. What happened in between is picked up by the next reconciliation."
     )
     return WatchReport(
         project,

@@ -19,7 +19,7 @@ FOR_TESTS = {"STUDIO_PYTHON", "CHROMIUM", "CROWD_DATA", "SCREENSHOTS", "NO_SKIP"
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
-def tests_in(file: Path) -> set[str]:
+def names_in(file: Path) -> set[str]:
     """The names of a file's tests."""
     return set(re.findall(r"^def (test_\w+)\(", file.read_text("utf-8"), re.MULTILINE))
 
@@ -30,7 +30,7 @@ def test_tests_named_in_the_documentation_exist(page: Path) -> None:
     for path, name, cut in re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+)(…?))?`", page.read_text("utf-8")):
         assert (ROOT / path).is_file(), path
         if name:
-            known = tests_in(ROOT / path)
+            known = names_in(ROOT / path)
             assert name in known or (cut and any(each.startswith(name) for each in known)), f"{path}::{name}"
 
 

@@ -64,6 +64,10 @@ class FakeStudio:
         own = User(LABELGUARD, "labelguard@example.com")
         return Server(edition, "1.23.2", own, comments=able, assignments=able, pauses=able)
 
+    def time(self) -> datetime | None:
+        """It does not say."""
+        return None
+
     def link(self, project: int, task: int, annotation: int | None = None) -> str:
         """An address."""
         return f"http://studio.example/projects/{project}/data?task={task}"

@@ -154,6 +154,8 @@ tasks = sa.Table(
     sa.Column("created_at", UtcDateTime),
     sa.Column("updated_at", UtcDateTime),
     sa.Column("deleted_at", UtcDateTime),
+    # When Label Studio itself was first seen to have it: until then only deliveries say so.
+    sa.Column("confirmed_at", UtcDateTime),
     _partial("ix_tasks_deleted", "deleted_at IS NOT NULL", "deleted_at"),
 )
 
@@ -200,8 +202,16 @@ annotation_versions = sa.Table(
     sa.Column("recorded_at", UtcDateTime, nullable=False),
     # False while the project's policy cannot be used: kept now, looked at when the delivery is tried again.
     sa.Column("judged", sa.Boolean, nullable=False, default=True),
+    # Since when it is known that Label Studio does not have what a delivery said: no evidence, no statistics.
+    sa.Column("refuted_at", UtcDateTime),
     sa.UniqueConstraint("annotation_row", "number"),
     sa.UniqueConstraint("annotation_row", "updated_at", "content_hash"),
+    sa.Index(
+        "ix_annotation_versions_unjudged",
+        "annotation_row",
+        sqlite_where=sa.text("judged = 0"),
+        postgresql_where=sa.text("NOT judged"),
+    ),
 )
 
 judgments = sa.Table(
@@ -247,6 +257,8 @@ guidelines = sa.Table(
     sa.Column("guideline", sa.Text, nullable=False),
     sa.Column("label_config", sa.Text, nullable=False),
     sa.Column("seen_at", UtcDateTime, nullable=False),
+    # When Label Studio itself was seen to have it; NULL where only a delivery ever said so.
+    sa.Column("confirmed_at", UtcDateTime),
     sa.UniqueConstraint("project", "version"),
 )
 
@@ -261,6 +273,8 @@ gold = sa.Table(
     sa.Column("origin", sa.Text, nullable=False),  # import:<file name> | adopt:<annotation id>
     sa.Column("added_at", UtcDateTime, nullable=False),
     sa.Column("retired_at", UtcDateTime),
+    # Which of the tasks that had this id: SQLite gives ids out again.
+    sa.Column("task_created_at", UtcDateTime),
     sa.UniqueConstraint("project", "task", "version"),
 )
 
@@ -348,6 +362,18 @@ rule_states = sa.Table(
     sa.Column("subject", sa.Text, primary_key=True),
     sa.Column("state", sa.JSON, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
+doubts = sa.Table(
+    "doubts",
+    metadata,
+    sa.Column("project", Key, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("since", UtcDateTime, nullable=False),
+    sa.Column("last_at", UtcDateTime, nullable=False),
+    sa.Column("example", sa.Text, nullable=False),  # the newest one, as a sentence
+    sa.Column("told_at", UtcDateTime),  # when the admin heard of it last
 )
 
 job_runs = sa.Table(

@@ -121,8 +121,9 @@ def create_app(
 
 
 def _protect(response: Response) -> Response:
-    for name, value in (page.HEADERS if _in_studio() else _HEADERS).items():
-        response.headers.setdefault(name, value)
+    there = {name.lower() for name in response.headers.keys()}  # noqa: SIM118 - werkzeug's are no dict
+    ours = page.HEADERS if _in_studio() else _HEADERS
+    response.headers.extend([(name, value) for name, value in ours.items() if name.lower() not in there])
     # Not for what is served on Label Studio's own address: whether that is reached with TLS is not ours to say.
     if request.is_secure and not _in_studio():
         response.headers.setdefault("Strict-Transport-Security", _FOR_A_YEAR)

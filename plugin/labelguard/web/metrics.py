@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from labelguard import distrust
 from labelguard.engine import Clock
 from labelguard.instruments import Instruments
 from labelguard.outbox import IN_PAGE
@@ -86,6 +87,14 @@ def _of_store(conn: sa.Connection, now: datetime) -> Iterator[Metric]:
     yield from _findings(conn)
     yield from _outbox(conn, now)
     yield from _jobs(conn)
+    unconfirmed = GaugeMetricFamily(
+        "labelguard_unconfirmed",
+        "What deliveries said and Label Studio does not confirm, since the webhooks' tokens are new, by kind.",
+        labels=["kind"],
+    )
+    for kind, number in distrust.counted(conn).items():
+        unconfirmed.add_metric([kind], number)
+    yield unconfirmed
     size = _size(conn)
     if size is not None:
         yield _gauge("labelguard_store_bytes", "How large the store is.", size)

@@ -150,6 +150,14 @@ def page_blueprint(
                         pending = not prompts.await_verified(annotation, user, patience)
                     finally:
                         may_wait.release()
+        confirmed = False
+        if may_wait.acquire(blocking=False):
+            try:
+                confirmed = prompts.confirm(project, user, annotation)
+            except ConnectorError:
+                pass  # a note is shown all the same; nothing else follows from it
+            finally:
+                may_wait.release()
         shown = [
             {
                 "id": ids.dumps([prompt.finding, user]),
@@ -159,7 +167,7 @@ def page_blueprint(
                 "task": prompt.task,
                 "annotation": prompt.annotation,
             }
-            for prompt in prompts.waiting(project, user, annotation)
+            for prompt in prompts.waiting(project, user, annotation, confirmed=confirmed)
         ]
         return jsonify(prompts=shown, pending=pending, blocking=prompts.blocking(project))
 

@@ -1,7 +1,7 @@
 """What trust asks for.
 
 Large numbers on PostgreSQL, what reviewers said, where a finding came from, queues that are cheap to count, erased
-annotators.
+annotators, and what Label Studio itself was seen to have.
 """
 
 import sqlalchemy as sa
@@ -25,6 +25,7 @@ def upgrade() -> None:
             op.alter_column(table, column, type_=sa.BigInteger())
     _reviews()
     _operations()
+    _confirmed()
 
 
 def _reviews() -> None:
@@ -69,3 +70,52 @@ def _operations() -> None:
 def _partial(name: str, table: str, columns: list[str], condition: str) -> None:
     where = sa.text(condition)
     op.create_index(name, table, columns, unique=False, sqlite_where=where, postgresql_where=where)
+
+
+def _confirmed() -> None:
+    op.add_column("tasks", sa.Column("confirmed_at", UtcDateTime(), nullable=True))
+    op.add_column("annotation_versions", sa.Column("refuted_at", UtcDateTime(), nullable=True))
+    op.add_column("guidelines", sa.Column("confirmed_at", UtcDateTime(), nullable=True))
+    op.add_column("gold", sa.Column("task_created_at", UtcDateTime(), nullable=True))
+    op.create_index(
+        "ix_annotation_versions_unjudged",
+        "annotation_versions",
+        ["annotation_row"],
+        unique=False,
+        sqlite_where=sa.text("judged = 0"),
+        postgresql_where=sa.text("NOT judged"),
+    )
+    op.create_table(
+        "doubts",
+        sa.Column("project", Key, autoincrement=False, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("since", UtcDateTime(), nullable=False),
+        sa.Column("last_at", UtcDateTime(), nullable=False),
+        sa.Column("example", sa.Text(), nullable=False),
+        sa.Column("told_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("project", "kind", name=op.f("pk_doubts")),
+    )
+    _about_tasks()
+
+
+def _about_tasks() -> None:
+    """From now on a rule's memory of a task says which of the tasks with that id it means."""
+    states = sa.table("rule_states", *(sa.column(name) for name in ("project", "rule", "subject")))
+    tasks = sa.table("tasks", sa.column("id"), sa.column("project"), sa.column("created_at", UtcDateTime()))
+    gold = sa.table("gold", sa.column("task"), sa.column("project"), sa.column("task_created_at", UtcDateTime()))
+    connection = op.get_bind()
+    created = sa.select(tasks.c.created_at).where(tasks.c.id == gold.c.task, tasks.c.project == gold.c.project)
+    connection.execute(sa.update(gold).values(task_created_at=created.scalar_subquery()))
+    known = connection.execute(sa.select(states).where(states.c.subject.like("task:%"))).all()
+    for project, rule, subject in known:
+        task, colon, rest = subject.removeprefix("task:").partition(":")
+        if not task.isdigit():
+            continue
+        at = connection.scalar(sa.select(tasks.c.created_at).where(tasks.c.id == int(task), tasks.c.project == project))
+        if at is not None:
+            connection.execute(
+                sa.update(states)
+                .where(states.c.project == project, states.c.rule == rule, states.c.subject == subject)
+                .values(subject=f"task:{task}@{at.isoformat()}{colon}{rest}")
+            )
