@@ -100,6 +100,7 @@ def large(studio: StudioServer, tmp_path: Path) -> Iterator[Installation]:
             "public_url": f"http://127.0.0.1:{inside}",
             "secret_key": "what all of them sign with",
             "election_seconds": 1,
+            "reconcile_minutes": 0.1,
         }
         lines = (DOCKER / "upstream.large.conf").read_text("utf-8") + (DOCKER / "nginx.conf").read_text("utf-8")
         for documented, here in (
@@ -167,17 +168,18 @@ def test_webs_and_workers_that_are_killed_are_replaced_by_the_others(
     assert soon(lambda: notes(large, cookie, project, project.tasks[0], saved[0]) != [], 240)
     assert all("was taken in" in web.said() for web in large.webs)
     assert soon(lambda: overlaps(studio, project)[:4] == [2] * 4, 240)
-    assert soon(lambda: large.done_jobs("reconcile") == 1, 240)
+    assert soon(lambda: large.done_jobs("reconcile") > 0, 240)
 
     # The second worker stands by. Then a web and the worker with the schedule are gone without a word.
     large.add_worker()
     large.webs[0].kill()
     large.workers[0].kill()
+    looked = large.done_jobs("reconcile")
     saved += [submit(task) for task in project.tasks[4:8]]
     assert soon(lambda: large.found(project) == saved, 240)
     assert soon(lambda: notes(large, cookie, project, project.tasks[5], saved[5]) != [], 240)
     assert soon(lambda: "schedule_taken" in large.workers[1].said(), 240)
-    assert soon(lambda: large.done_jobs("reconcile") == 2, 240)
+    assert soon(lambda: large.done_jobs("reconcile") > looked, 240)
     assert soon(lambda: overlaps(studio, project)[:8] == [2] * 8, 240)
 
     # What comes back shares the work again, and nothing was lost or done twice.
