@@ -214,30 +214,35 @@ class Engine:
             count += len(batch)
             if time.monotonic() >= until or (self._stopping.is_set() and self._worker is not None):
                 break
-            if self._worker is not None and not self._arrived:
-                # Taking the role again takes longer than the next delivery may be away.
-                self._work.wait(_LINGER)
         return count
 
     def _next_batch(self) -> list[Delivery]:
         """The next deliveries: what is in the inbox first, then what has just arrived."""
-        arrived = len(self._arrived)
-        now = time.monotonic()
+        # Before looking: what arrives from here on sets it again.
+        self._work.clear()
         # While deliveries come in one after the other there is hardly ever anything else.
-        if not arrived or now - self._looked >= _LOOK_EVERY:
+        if time.monotonic() - self._looked >= _LOOK_EVERY or not self._has_arrivals():
             with self._store.read() as conn:
                 waiting = inbox.pending(conn, _BATCH)
             if waiting:
                 with self._lock:
                     return [self._parsed.pop(delivery.id or 0, delivery) for delivery in waiting]
-            self._looked = now
+            self._looked = time.monotonic()
         batch: list[Delivery] = []
-        while len(batch) < min(arrived, _BATCH):
+        while len(batch) < _BATCH:
             try:
                 batch.append(self._arrived.popleft())
             except IndexError:
-                break  # its receiver lost patience
+                break  # that was all, or its receiver lost patience
         return batch
+
+    def _has_arrivals(self) -> bool:
+        """Whether there are deliveries that only this process knows of, waiting a moment for them if need be."""
+        if not self._arrived and self._worker is threading.current_thread():
+            # Taking the role again, and looking in the store, take longer than the next one may be away.
+            self._work.wait(_LINGER)
+            self._work.clear()
+        return bool(self._arrived)
 
     def _process(self, batch: Sequence[Delivery]) -> None:
         try:
