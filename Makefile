@@ -9,6 +9,8 @@ LABELGUARD_STUDIO_PYTHON ?= $(CURDIR)/$(STUDIO)/bin/python
 BIN := $(VENV)/bin
 ONCE ?=
 ARGS ?=
+CASES ?= 1000000
+SEED ?=
 
 .PHONY: help
 help: ## List the targets.
@@ -43,7 +45,24 @@ generated: dev ## Write the files that are made from the code.
 
 .PHONY: bench
 bench: dev ## Run the benchmarks.
-	@for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit; done
+	@for file in $(filter-out benchmarks/soak.py,$(wildcard benchmarks/*.py)); do $(BIN)/python "$$file" || exit; done
+
+.PHONY: soak
+soak: dev ## Half an hour at 100 deliveries a second: nothing may grow (ARGS="--minutes 3 --rate 50").
+	$(BIN)/python benchmarks/soak.py $(ARGS)
+
+.PHONY: fuzz
+fuzz: dev ## Send a million hostile requests (CASES=, SEED=), then a tenth as many with PostgreSQL as the store.
+	$(BIN)/python tests/fuzz/run.py --cases $(CASES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/fuzz/run.py --cases $$(( $(CASES) / 10 )) --postgresql --processes 1 $(if $(SEED),--seed $(SEED))
+
+.PHONY: audit
+audit: dev ## Check licences, and ask for known weaknesses of what is locked (ARGS=--strict: it must be possible to ask).
+	$(BIN)/python scripts/audit.py $(ARGS)
+
+.PHONY: sbom
+sbom: dev ## Write build/sbom.cdx.json: what labelguard is made of at run time.
+	$(BIN)/python scripts/sbom.py
 
 .PHONY: lock
 lock: dev ## Resolve requirements-dev.lock anew (ARGS=--upgrade: with the newest versions).

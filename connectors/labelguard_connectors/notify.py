@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from labelguard.connectors import ConnectorError
+from labelguard_connectors.outside import Network, only_outside
 
 
 class Notify:
     """Sends to named targets, each an apprise address.
 
     An address holds the target's password or token, so it is a secret: no error, log line or ``repr``
-    shows it.
+    shows it. What is sent goes to public addresses only, and to the private ones that were named.
     """
 
     name: ClassVar[str] = "notify"
 
-    def __init__(self, targets: Mapping[str, str]) -> None:
-        """``targets`` are apprise addresses by the names that policies use."""
+    def __init__(self, targets: Mapping[str, str], *, allowed: Sequence[Network] = ()) -> None:
+        """``targets`` are apprise addresses by the names that policies use; ``allowed`` are private networks."""
         self._targets = dict(targets)
+        self._allowed = tuple(allowed)
 
     def __repr__(self) -> str:
         return f"Notify({', '.join(sorted(self._targets))})"
@@ -29,8 +31,8 @@ class Notify:
         """Send plain text to a target.
 
         Raises:
-            ConnectorError: permanent for an unknown target and for an address apprise cannot read; otherwise
-                the message was not taken and may be tried again.
+            ConnectorError: permanent for an unknown target, for an address apprise cannot read and for a
+                private one; otherwise the message was not taken and may be tried again.
         """
         address = self._targets.get(target)
         if address is None:
@@ -51,17 +53,24 @@ class Notify:
                 "see https://github.com/caronc/apprise/wiki for how it must look.",
                 permanent=True,
             )
-        try:
-            sent = bool(
-                sender.notify(
-                    title=title,
-                    body=body,
-                    body_format=apprise.NotifyFormat.TEXT,
-                    notify_type=apprise.NotifyType.WARNING,
+        with only_outside(self._allowed) as guard:
+            try:
+                sent = bool(
+                    sender.notify(
+                        title=title,
+                        body=body,
+                        body_format=apprise.NotifyFormat.TEXT,
+                        notify_type=apprise.NotifyType.WARNING,
+                    )
                 )
+            except Exception:  # noqa: BLE001 - some hundred services behind one call, and their errors quote addresses
+                sent = False
+        if guard.refused:
+            raise ConnectorError(
+                f"The alert target “{target}” is at a private address, and alerts go to public ones only. "
+                "If it is meant, name the address in LABELGUARD_ALLOW_PRIVATE_TARGETS.",
+                permanent=True,
             )
-        except Exception:  # noqa: BLE001 - some hundred services behind one call, and their errors quote addresses
-            sent = False
         if not sent:
             raise ConnectorError(
                 f"The alert target “{target}” did not take the message. "

@@ -10,22 +10,29 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import requests
+import structlog
 
-from labelguard.connectors import ConnectorError, NotFound, Server, TaskRecord, User, Webhook
+from labelguard.connectors import ConnectorError, NotFound, Review, Server, TaskRecord, User, Webhook
 from labelguard.events import Annotation, BadDelivery, Event, Project
+from labelguard.reviews import review_from
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio as Client
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 SESSION_COOKIE = "sessionid"
 """The name of Label Studio's session cookie (Django's default, which it keeps)."""
@@ -45,8 +52,42 @@ _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 # Django's signed session values; anything else in there is not a session and is not passed on.
 _SESSION_VALUE = re.compile(r"[A-Za-z0-9_:.=\-]{1,4096}")
 
+CAPABILITIES = ("comments", "assignments", "pauses", "reviews")
+"""What Label Studio Enterprise offers beyond Community, as far as labelguard uses it."""
+
+CAPABILITIES_FOR = 600.0
+"""Seconds for which edition and capabilities are believed: an upgrade is noticed without a restart."""
+
+SHORTEST_WAIT = 5.0
+"""Seconds waited where Label Studio asks for a pause without saying how long."""
+
+LONGEST_WAIT = 3600.0
+"""Seconds waited at most where Label Studio asks for a pause, whatever it says."""
+
+PATIENCE = 120.0
+"""Seconds that one page of a long listing waits in all for Label Studio to answer again."""
+
+# From the table of roles in Label Studio Enterprise's documentation.
+_ROLES_FOR = {
+    "comments": ("any role, with access to the project", ("AN", "RE", "MA", "AD", "OW")),
+    "assignments": ("the role Reviewer or a higher one", ("RE", "MA", "AD", "OW")),
+    "pauses": ("the role Manager or a higher one", ("MA", "AD", "OW")),
+    "reviews": ("the role Reviewer or a higher one", ("RE", "MA", "AD", "OW")),
+}
+_ROLES = {
+    "OW": "Owner",
+    "AD": "Administrator",
+    "MA": "Manager",
+    "RE": "Reviewer",
+    "AN": "Annotator",
+    "DI": "Deactivated",
+    "NO": "Not activated",
+}
+
 _PAUSE_REASON = "CUSTOM_SCRIPT"
+_ANNOTATE = "AN"
 _TRY_AGAIN = frozenset({408, 425, 429})
+_ASKED_TO_WAIT = frozenset({429, 503})
 
 
 class LabelStudio:
@@ -54,14 +95,30 @@ class LabelStudio:
 
     name: ClassVar[str] = "studio"
 
-    def __init__(self, url: str, api_key: str, timeout: float = 10.0) -> None:
-        """``api_key`` is a legacy token or a personal access token; ``timeout`` is in seconds per request."""
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        timeout: float = 10.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        """``api_key`` is a legacy token or a personal access token; ``timeout`` is in seconds per request.
+
+        ``clock`` counts seconds; ``sleep`` waits for so many of them, by default until :meth:`close` at most.
+        """
         self.url = url.rstrip("/")
         self.timeout = timeout
         self._api_key = api_key
+        self._clock = clock
+        self._closed = threading.Event()
+        self._sleep = sleep or self._closed.wait
         self._lock = threading.Lock()
         self._made: Client | None = None
         self._server: Server | None = None
+        self._server_until = 0.0
+        self._quiet_until = 0.0
 
     def __repr__(self) -> str:
         return f"LabelStudio({self.url!r})"
@@ -74,31 +131,101 @@ class LabelStudio:
 
     def close(self) -> None:
         """Let go of the connections; the next request opens new ones."""
+        self._closed.set()
         with self._lock:
             made, self._made = self._made, None
         if made is not None:
             made._client_wrapper.httpx_client.httpx_client.close()  # noqa: SLF001 - the SDK has no close()
 
     def server(self) -> Server:
-        """Edition, version, own user and capabilities (asked once, then remembered)."""
+        """Edition, version, own user and capabilities (remembered for some minutes, then asked again).
+
+        While Label Studio does not answer, what was known stays true.
+        """
         with self._lock:
-            if self._server is not None:
-                return self._server
-        about = self._call("asking for its version", self._client.versions.get)
-        me = self._call("asking who labelguard is", self._client.users.whoami)
-        edition = str(about.edition or "Community")
-        enterprise = edition != "Community"
-        server = Server(
-            edition=edition,
-            version=str(about.release or ""),
-            user=_user(me.dict()),
-            comments=enterprise,
-            assignments=enterprise,
-            pauses=enterprise,
-        )
+            known, fresh = self._server, self._clock() < self._server_until
+        if known is not None and fresh:
+            return known
+        try:
+            server = self._asked()
+        except ConnectorError as error:
+            if known is None or error.permanent:
+                raise
+            with self._lock:
+                self._server_until = self._clock() + CAPABILITIES_FOR / 10
+            return known
         with self._lock:
             self._server = server
+            self._server_until = self._clock() + CAPABILITIES_FOR
         return server
+
+    def time(self) -> datetime | None:
+        """Label Studio's own clock now, to the second; None where it does not say."""
+        try:
+            answer = requests.get(f"{self.url}/health", timeout=WHOAMI_TIMEOUT, allow_redirects=False)
+            told = parsedate_to_datetime(answer.headers["Date"])
+        except (requests.RequestException, KeyError, ValueError):
+            return None
+        return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+
+    def _asked(self) -> Server:
+        about = self._call("asking for its version", self._client.versions.get)
+
+        def who() -> tuple[User, str]:
+            me = self._client.users.whoami().dict()
+            member = me.get("organization_membership") or next(iter(me.get("org_membership") or ()), None) or {}
+            return _user(me), str(member.get("role") or "")
+
+        user, role = self._call("asking who labelguard is", who)
+        edition = str(getattr(about, "edition", None) or "Community")
+        able = dict.fromkeys(CAPABILITIES, edition != "Community")
+        return Server(edition=edition, version=str(getattr(about, "release", None) or ""), user=user, role=role, **able)
+
+    def refusals(self, project: int) -> Mapping[str, str]:
+        """Enterprise: what labelguard's user may not do in a project, by capability, each as a sentence.
+
+        Only reads are tried; whether a role may write as well is told from Label Studio's table of roles.
+        """
+        server, client = self.server(), self._client
+        task = next(iter(self.tasks_changed(project, None, page_size=1)), None)
+        tries: dict[str, Callable[[], object]] = {
+            "comments": lambda: client.comments.list(annotation=0, projects=str(project)),
+            "pauses": lambda: client.projects.pauses.list(project, server.user.id),
+            "reviews": lambda: client.annotation_reviews.list(annotation=0, annotation_task_project=project),
+        }
+        if task is not None:
+            tries["assignments"] = lambda: client.projects.assignments.list(project, task.task.id)
+        role = self._role_in(project) or server.role
+        found: dict[str, str] = {}
+        for capability in CAPABILITIES:
+            needed, roles = _ROLES_FOR[capability]
+            if not getattr(self.server(), capability):
+                found[capability] = f"This Label Studio has no {capability}."
+                continue
+            try:
+                if capability in tries:
+                    self._enterprise(capability, f"looking for {capability} of project {project}", tries[capability])
+            except ConnectorError as error:
+                found[capability] = str(error)
+                continue
+            if role and role not in roles:
+                called = _ROLES.get(role, role)
+                found[capability] = f"labelguard's user has the role {called}; {capability} need {needed}."
+        return found
+
+    def _role_in(self, project: int) -> str:
+        """The own user's role in a project, where it differs from that in the organization."""
+        me = self.server().user.id
+        if self.server().edition == "Community":
+            return ""
+        try:
+            roles = self._call(
+                f"reading the roles of project {project}",
+                lambda: _objects(self._client.projects.roles.list(ids=project)),
+            )
+        except ConnectorError:
+            return ""
+        return next((str(each.role) for each in roles if each.user == me and each.project == project), "")
 
     def link(self, project: int, task: int, annotation: int | None = None) -> str:
         """Where a person sees a task (and annotation) in Label Studio."""
@@ -133,8 +260,7 @@ class LabelStudio:
 
     def users(self) -> Sequence[User]:
         """All users that can be seen."""
-        found = self._call("listing users", self._client.users.list)
-        return [_user(user.dict()) for user in found]
+        return self._call("listing users", lambda: [_user(each.dict()) for each in _objects(self._client.users.list())])
 
     def project(self, project: int) -> Project:
         """One project."""
@@ -167,6 +293,7 @@ class LabelStudio:
 
         A second page would be counted from the start of a list that changes while it is read. Label Studio
         accepts filters it does not understand and then answers with everything, so the order is checked.
+        Where it asks for a pause, the listing waits (:data:`PATIENCE` for each page) and goes on.
         """
         doing = f"listing the tasks of project {project}"
         while True:
@@ -181,18 +308,15 @@ class LabelStudio:
                     )
                 )
             query = {"filters": {"conjunction": "and", "items": filters}, "ordering": ["tasks:id"]}
-            answer = self._read(
-                "api/tasks/",
-                doing,
-                {
-                    "project": project,
-                    "fields": "all",
-                    "resolve_uri": "false",
-                    "page": 1,
-                    "page_size": page_size,
-                    "query": json.dumps(query),
-                },
-            )
+            params = {
+                "project": project,
+                "fields": "all",
+                "resolve_uri": "false",
+                "page": 1,
+                "page_size": page_size,
+                "query": json.dumps(query),
+            }
+            answer = self._patiently(partial(self._read, "api/tasks/", doing, params))
             items = answer.get("tasks") if isinstance(answer, dict) else answer
             if not isinstance(items, list):
                 raise _nonsense(doing)
@@ -211,17 +335,16 @@ class LabelStudio:
 
     def webhooks(self, project: int) -> Sequence[Webhook]:
         """The project's webhooks."""
-        found = self._call(
+        return self._call(
             f"listing the webhooks of project {project}",
-            lambda: self._client.webhooks.list(project=str(project)),
+            lambda: [_webhook(each.dict()) for each in _objects(self._client.webhooks.list(project=str(project)))],
         )
-        return [_webhook(webhook.dict()) for webhook in found]
 
     def create_webhook(self, project: int, url: str, actions: Sequence[str], headers: dict[str, str]) -> Webhook:
         """Create an active webhook that carries payloads."""
-        made = self._call(
-            f"creating a webhook in project {project}",
-            lambda: self._client.webhooks.create(
+
+        def create() -> Webhook:
+            made = self._client.webhooks.create(
                 project=project,
                 url=url,
                 actions=list(actions),
@@ -229,9 +352,10 @@ class LabelStudio:
                 is_active=True,
                 send_payload=True,
                 send_for_all_actions=False,
-            ),
-        )
-        return _webhook(made.dict())
+            )
+            return _webhook(made.dict())
+
+        return self._call(f"creating a webhook in project {project}", create)
 
     def update_webhook(
         self, webhook: int, *, url: str, active: bool, actions: Sequence[str], headers: dict[str, str]
@@ -293,78 +417,127 @@ class LabelStudio:
         )
 
     def comment(self, annotation: int, text: str, marker: str) -> None:
-        """Enterprise: comment on an annotation unless one with this marker is there already."""
-        self._need("comments")
+        """Enterprise: comment on an annotation unless labelguard has, with this marker."""
         doing = f"commenting on annotation {annotation}"
-        there = self._enterprise("comments", doing, lambda: self._client.comments.list(annotation=annotation))
-        if any(marker in (comment.text or "") for comment in there):
+        if self._our_comments(annotation, marker, doing):
             return
-        words = text if marker in text else f"{text}\n\n{marker}"
+        words = _with_marker(text, marker)
         self._enterprise("comments", doing, lambda: self._client.comments.create(annotation=annotation, text=words))
 
-    def assign(self, project: int, task: int, users: Sequence[int]) -> None:
-        """Enterprise: assign a task to exactly these annotators."""
-        self._need("assignments")
-        doing = f"assigning task {task}"
-        assignments = self._client.projects.assignments
-        there = self._enterprise("assignments", doing, lambda: assignments.list(project, task))
-        # Reviewers are assigned through the same list and are none of our business.
-        now = {each.assignee for each in there if each.type in {None, "AN"}}
-        missing = [user for user in users if user not in now]
-        surplus = sorted(now - set(users))
-        if missing:
-            self._enterprise("assignments", doing, lambda: assignments.assign(project, task, type="AN", users=missing))
-        if surplus:
-            leaving = ",".join(map(str, surplus))
-            self._enterprise("assignments", doing, lambda: assignments.delete(project, task, type="AN", users=leaving))
+    def resolve_comment(self, annotation: int, marker: str) -> None:
+        """Enterprise: mark our comment with this marker as resolved; one that is gone is fine."""
+        doing = f"resolving a comment on annotation {annotation}"
+        for comment in self._our_comments(annotation, marker, doing):
+            if not comment.is_resolved:
+                self._unless_gone(doing, partial(self._client.comments.update, comment.id, is_resolved=True))
 
-    def pause(self, project: int, user: int, reason: str) -> None:
-        """Enterprise: pause an annotator with a reason that they can read."""
-        self._need("pauses")
-        if self._our_pauses(project, user):
+    def delete_comment(self, annotation: int, marker: str) -> None:
+        """Enterprise: delete our comment with this marker; one that is gone is fine."""
+        doing = f"deleting a comment on annotation {annotation}"
+        for comment in self._our_comments(annotation, marker, doing):
+            self._unless_gone(doing, partial(self._client.comments.delete, comment.id))
+
+    def _our_comments(self, annotation: int, marker: str, doing: str) -> list[Any]:
+        """Comments by labelguard's own user with a marker: others may quote it."""
+        self._need("comments")
+        me = self.server().user.id
+
+        def ours() -> list[Any]:
+            there = _objects(self._client.comments.list(annotation=annotation))
+            return [each for each in there if _author(each.created_by) == me and _marked(each.text, marker)]
+
+        return self._enterprise("comments", doing, ours)
+
+    def _unless_gone(self, doing: str, call: Callable[[], object]) -> None:
+        with suppress(NotFound):
+            self._enterprise("comments", doing, call)
+
+    def review(self, review: int) -> Review | None:
+        """Enterprise: a review as it is now, or None where it holds no verdict; raises :class:`NotFound`."""
+        self._need("reviews")
+        return self._enterprise(
+            "reviews",
+            f"reading review {review}",
+            lambda: review_from(self._client.annotation_reviews.get(review).dict()),
+        )
+
+    def assignees(self, project: int, task: int) -> Sequence[int]:
+        """Enterprise: the annotators that a task is assigned to."""
+        self._need("assignments")
+
+        def assigned() -> list[int]:
+            there = _objects(self._client.projects.assignments.list(project, task))
+            # Reviewers are assigned through the same list and are none of our business.
+            return sorted({each.assignee for each in there if each.type in {None, _ANNOTATE}})
+
+        return self._enterprise("assignments", f"reading who task {task} is assigned to", assigned)
+
+    def assign(self, project: int, task: int, users: Sequence[int]) -> None:
+        """Enterprise: assign a task to exactly these annotators.
+
+        Whether a server adds those it is sent or puts them in the place of the others is written nowhere: it is
+        sent all of them, and read back.
+        """
+        wanted, now = set(users), set(self.assignees(project, task))
+        assignments, doing = self._client.projects.assignments, f"assigning task {task}"
+        if wanted - now:
+            everybody = sorted(wanted)
+            self._enterprise(
+                "assignments", doing, lambda: assignments.assign(project, task, type=_ANNOTATE, users=everybody)
+            )
+        if now - wanted:
+            leaving = ",".join(map(str, sorted(now - wanted)))
+            self._enterprise(
+                "assignments", doing, lambda: assignments.delete(project, task, type=_ANNOTATE, users=leaving)
+            )
+        if wanted != now and set(self.assignees(project, task)) != wanted:
+            raise ConnectorError(
+                f"Label Studio accepted that task {task} is assigned to other annotators, but it is not. "
+                "Check that they are members of the project."
+            )
+
+    def pause(self, project: int, user: int, reason: str, marker: str) -> None:
+        """Enterprise: pause an annotator with a reason that they can read, unless they are paused.
+
+        A pause with this marker that somebody has lifted is not made again.
+        """
+        pauses = self._pauses(project, user, lifted=True)
+        if any(pause.deleted_at is None or self._is_ours(pause, marker) for pause in pauses):
             return
+        words = _with_marker(reason, marker)
         self._enterprise(
             "pauses",
             f"pausing user {user}",
-            lambda: self._client.projects.pauses.create(project, user, reason=_PAUSE_REASON, verbose_reason=reason),
+            lambda: self._client.projects.pauses.create(project, user, reason=_PAUSE_REASON, verbose_reason=words),
         )
 
-    def unpause(self, project: int, user: int) -> None:
-        """Enterprise: lift our pause."""
-        self._need("pauses")
-        for pause in self._our_pauses(project, user):
-            try:
-                self._enterprise(
-                    "pauses",
-                    f"lifting the pause of user {user}",
-                    lambda pause=pause: self._client.projects.pauses.delete(project, user, pause),  # type: ignore[misc]
-                )
-            except NotFound:
-                continue
+    def unpause(self, project: int, user: int, marker: str) -> None:
+        """Enterprise: lift our pause with this marker; anybody else's stays."""
+        delete = self._client.projects.pauses.delete
+        for pause in self._pauses(project, user, lifted=False):
+            if pause.deleted_at is None and self._is_ours(pause, marker):
+                with suppress(NotFound):
+                    doing = f"lifting the pause of user {user}"
+                    self._enterprise("pauses", doing, partial(delete, project, user, pause.id))
 
-    def _our_pauses(self, project: int, user: int) -> list[int]:
-        """Standing pauses that labelguard's own user set; a manager's pause stays the manager's."""
-        me = self.server().user.id
-        found = self._enterprise(
+    def _pauses(self, project: int, user: int, *, lifted: bool) -> list[Any]:
+        self._need("pauses")
+        return self._enterprise(
             "pauses",
             f"reading the pauses of user {user}",
-            lambda: self._client.projects.pauses.list(project, user, include_deleted=False),
+            lambda: _objects(self._client.projects.pauses.list(project, user, include_deleted=lifted)),
         )
-        return [
-            pause.id
-            for pause in found
-            if pause.id is not None
-            and pause.reason == _PAUSE_REASON
-            and pause.deleted_at is None
-            and pause.paused_by is not None
-            and pause.paused_by.id == me
-        ]
+
+    def _is_ours(self, pause: Any, marker: str) -> bool:
+        by = _author(pause.paused_by)
+        return pause.reason == _PAUSE_REASON and by == self.server().user.id and _marked(pause.verbose_reason, marker)
 
     @property
     def _client(self) -> Client:
         with self._lock:
             if self._made is None:
-                self._made = self._call("looking at its token", self._connected)
+                self._made = self._guarded("looking at its token", self._connected)
+                self._closed.clear()
             return self._made
 
     def _connected(self) -> Client:
@@ -401,7 +574,38 @@ class LabelStudio:
 
         return self._call(doing, get)
 
+    def _patiently(self, read: Callable[[], T]) -> T:
+        """Make a request that nobody waits for again when Label Studio asked for a pause, within a bound."""
+        waited = 0.0
+        while True:
+            try:
+                return read()
+            except ConnectorError as error:
+                pause = error.retry_after
+                if pause is None or waited + pause > PATIENCE or self._closed.is_set():
+                    raise
+                pause = max(1.0, pause)
+                waited += pause
+                log.info("waiting_for_label_studio", seconds=round(pause), reason=str(error))
+                self._sleep(pause)
+
     def _call(self, doing: str, call: Callable[[], T]) -> T:
+        """Make one request, unless Label Studio asked for a pause that is not over."""
+        with self._lock:
+            left = self._quiet_until - self._clock()
+        if left > 0:
+            raise ConnectorError(
+                f"Label Studio asked labelguard to slow down; {doing} waits for {left:.0f} seconds.", retry_after=left
+            )
+        try:
+            return self._guarded(doing, call)
+        except ConnectorError as error:
+            if error.retry_after:
+                with self._lock:
+                    self._quiet_until = max(self._quiet_until, self._clock() + error.retry_after)
+            raise
+
+    def _guarded(self, doing: str, call: Callable[[], T]) -> T:
         """Make one request; every way in which it can fail becomes a sentence.
 
         The causes are cut off (``from None``): an ``ApiError`` prints cookies and whole bodies, and httpx
@@ -417,6 +621,8 @@ class LabelStudio:
         except ParsingError:
             raise _nonsense(doing) from None
         except ApiError as error:
+            if 200 <= (error.status_code or 0) < 300:
+                raise _nonsense(doing) from None
             raise _refusal(doing, error.status_code or 0, error.headers or {}, error.body) from None
         except httpx.TimeoutException:
             raise ConnectorError(
@@ -435,7 +641,8 @@ class LabelStudio:
             ) from None
         except httpx.HTTPError:
             raise ConnectorError(f"The connection to Label Studio broke while labelguard was {doing}.") from None
-        except (ValueError, pydantic.ValidationError):
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError, pydantic.ValidationError):
+            # The SDK hands out what it cannot read as it came, so reading an answer may fail anywhere.
             raise _nonsense(doing) from None
 
     def _need(self, capability: str) -> None:
@@ -457,20 +664,42 @@ class LabelStudio:
                 if error.status_code == 404 and not isinstance(error.body, dict):
                     with self._lock:
                         if self._server is not None:
-                            self._server = _without(self._server, capability)
+                            lost: dict[str, Any] = {capability: False}
+                            self._server = replace(self._server, **lost)
                     raise ConnectorError(f"This Label Studio has no {capability}.", permanent=True) from None
+                if error.status_code == 403:
+                    raise ConnectorError(
+                        f"Label Studio does not allow labelguard's user this: {doing}. "
+                        f"That user needs {_ROLES_FOR[capability][0]}.",
+                        permanent=True,
+                    ) from None
                 raise
 
         return self._call(doing, checked)
 
 
-def _without(server: Server, capability: str) -> Server:
-    return replace(
-        server,
-        comments=server.comments and capability != "comments",
-        assignments=server.assignments and capability != "assignments",
-        pauses=server.pauses and capability != "pauses",
-    )
+def _objects(found: Any) -> list[Any]:
+    """A list of the SDK's objects; it hands out any other answer as it came."""
+    import pydantic
+
+    if not isinstance(found, list) or not all(isinstance(each, pydantic.BaseModel) for each in found):
+        raise TypeError("not a list of objects")
+    return found
+
+
+def _author(user: Any) -> int | None:
+    """A user's id, where the API gives the id or the user."""
+    found = user if user is None or isinstance(user, int) else user.id
+    return None if found is None else int(found)
+
+
+def _with_marker(text: str, marker: str) -> str:
+    return text if _marked(text, marker) else f"{text}\n\n{marker}"
+
+
+def _marked(text: str | None, marker: str) -> bool:
+    """Whether a text has the marker: ``labelguard 1`` is not in ``labelguard 12``."""
+    return re.search(rf"(?<!\w){re.escape(marker)}(?!\w)", text or "") is not None
 
 
 def _json(text: str) -> Any:
@@ -523,29 +752,38 @@ def _refusal(doing: str, status: int, headers: Mapping[str, str], body: Any) -> 
         sentence = f"Label Studio refused a request (HTTP {status}) while labelguard was {doing}."
     else:
         sentence = f"Label Studio failed (HTTP {status}) while labelguard was {doing}."
-    return ConnectorError(sentence, permanent=permanent, retry_after=_retry_after(headers))
+    asked = _retry_after(headers) if status in _ASKED_TO_WAIT else None
+    if status == 429:
+        asked = asked or SHORTEST_WAIT
+    return ConnectorError(sentence, permanent=permanent, retry_after=asked)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3)."""
+    """Seconds from a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3).
+
+    At most :data:`LONGEST_WAIT`; what is past, or makes no sense, is None.
+    """
     value = next((v for k, v in headers.items() if k.lower() == "retry-after"), "").strip()
-    if not value:
-        return None
-    if value.isdigit():
-        return float(value)
+    seconds = float(value[:9]) if value.isascii() and value.isdigit() else _seconds_until(value, headers)
+    return min(seconds, LONGEST_WAIT) if seconds is not None and seconds > 0 else None
+
+
+def _seconds_until(date: str, headers: Mapping[str, str]) -> float | None:
     try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
+        until = parsedate_to_datetime(date)
+    except (ValueError, TypeError, OverflowError):
         return None
     sent = next((v for k, v in headers.items() if k.lower() == "date"), "")
     try:
         # The server's own clock where it tells it: ours may differ.
         now = parsedate_to_datetime(sent) if sent else datetime.now(UTC)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         now = datetime.now(UTC)
-    if until.tzinfo is None or now.tzinfo is None:
+    if now.tzinfo is None:  # a proxy has added a second one
+        now = datetime.now(UTC)
+    if until.tzinfo is None:
         return None
-    return max(0.0, (until - now).total_seconds())
+    return (until - now).total_seconds()
 
 
 def _session_of(cookie: str) -> str | None:
@@ -599,14 +837,19 @@ def _parsed(doing: str, body: Mapping[str, Any], pick: Callable[[Event], T | Non
 def _record(raw: Any, doing: str) -> TaskRecord:
     if not isinstance(raw, dict) or "project" not in raw:
         raise _nonsense(doing)
-    predictions = raw.get("predictions") or []
+    predictions, annotations = raw.get("predictions") or [], raw.get("annotations") or []
+    if not _are_objects(predictions) or not _are_objects(annotations):
+        raise _nonsense(doing)
     item = {key: value for key, value in raw.items() if key in _TASK_FIELDS}
     item["annotations"] = [
-        _annotation({**each, "task": raw.get("id"), "project": raw["project"]}, predictions)
-        for each in raw.get("annotations") or []
+        _annotation({**each, "task": raw.get("id"), "project": raw["project"]}, predictions) for each in annotations
     ]
     body = {"action": "TASKS_CREATED", "project": {"id": raw["project"]}, "tasks": [item]}
     return _parsed(doing, body, lambda event: TaskRecord(event.tasks[0], event.annotations, item))
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 _TASK_FIELDS = ("id", "project", "data", "meta", "overlap", "is_labeled", "created_at", "updated_at")

@@ -12,9 +12,9 @@ from labelguard.connectors import NotFound, Server, Studio
 from labelguard.engine import Clock, Engine
 from labelguard.events import Project
 from labelguard.labelconfig import LabelConfig
-from labelguard.manifest import load_manifest
+from labelguard.manifest import events_for, load_manifest
 from labelguard.outbox import Outbox
-from labelguard.reconcile import Progress, ReconcileReport, reconcile
+from labelguard.reconcile import Progress, ReconcileReport, note_clock, reconcile
 from labelguard.store import Store, records
 from labelguard.webhooks import Standing, set_right, standing, webhook_url
 
@@ -81,7 +81,7 @@ def connect(
     info = studio.project(project)
     manifest = load_manifest()
     if events is None:
-        events = manifest["events"]
+        events = events_for(server)
     url = webhook_url(public_url, project)
     with store.read() as conn:
         row = records.get_project(conn, project) or {}
@@ -103,7 +103,7 @@ def connect(
         return ConnectReport(info, server, True, tuple(steps), first)
 
     # Before the webhook goes live: a submission that comes in while the past is read is not the past.
-    connected_at = row.get("connected_at") or clock()
+    connected_at = row.get("connected_at") or clock() + note_clock(store, studio, clock)
     store.write(lambda conn: records.save_project(conn, info, clock()))
     people = studio.users()
     store.write(lambda conn: records.save_annotators(conn, people))
@@ -191,7 +191,10 @@ def _webhook_step(found: Standing, url: str, *, dry_run: bool) -> str:
 # key; a Header without a name is shown where a task has the key and asks nothing of the others.
 
 
-_OPENING_TAG = re.compile(r"""(?:\s+|<\?.*?\?>|<!--.*?-->)*<[A-Za-z](?:[^>"']|"[^"]*"|'[^']*')*(?<!/)>""", re.DOTALL)
+# Possessive throughout (`++`, `*+`): with what is tried again, blanks before a lone tag would take for ever.
+_OPENING_TAG = re.compile(
+    r"""(?:\s++|<\?.*?\?>|<!--.*?-->)*+<[A-Za-z](?:[^>"']|"[^"]*+"|'[^']*+')*+(?<!/)>""", re.DOTALL
+)
 
 
 def _note_line(key: str) -> str:

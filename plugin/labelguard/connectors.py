@@ -6,7 +6,7 @@ entry point. One exception type crosses the boundary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -57,6 +57,9 @@ class Server:
     comments: bool = False
     assignments: bool = False
     pauses: bool = False
+    reviews: bool = False
+    role: str = ""
+    """Enterprise: the own user's role in the organization, in Label Studio's two letters (``MA``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +89,31 @@ class TaskRecord:
     """The listing's own item: what a delivery about this task can be rebuilt from."""
 
 
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a reviewer said of an annotation (Enterprise)."""
+
+    id: int
+    annotation: int
+    reviewer: int | None
+    verdict: str
+    """``accepted``, ``fixed`` (changed by the reviewer, then accepted) or ``rejected``."""
+    at: datetime
+
+
 class Studio(Protocol):
     """Label Studio, through its public API. Every method may raise :class:`ConnectorError`."""
 
     def server(self) -> Server:
-        """Edition, version, own user and capabilities (asked once, then remembered)."""
+        """Edition, version, own user and capabilities (remembered for some minutes, then asked again)."""
+        ...
+
+    def refusals(self, project: int) -> Mapping[str, str]:
+        """Enterprise: what labelguard's user may not do in a project, by capability, each as a sentence."""
+        ...
+
+    def time(self) -> datetime | None:
+        """Label Studio's own clock now, to the second; None where it does not say."""
         ...
 
     def link(self, project: int, task: int, annotation: int | None = None) -> str:
@@ -161,19 +184,38 @@ class Studio(Protocol):
         ...
 
     def comment(self, annotation: int, text: str, marker: str) -> None:
-        """Enterprise: comment on an annotation unless one with this marker is there already."""
+        """Enterprise: comment on an annotation unless labelguard has, with this marker."""
+        ...
+
+    def resolve_comment(self, annotation: int, marker: str) -> None:
+        """Enterprise: mark our comment with this marker as resolved; one that is gone is fine."""
+        ...
+
+    def delete_comment(self, annotation: int, marker: str) -> None:
+        """Enterprise: delete our comment with this marker; one that is gone is fine."""
+        ...
+
+    def review(self, review: int) -> Review | None:
+        """Enterprise: a review as it is now, or None where it holds no verdict; raises :class:`NotFound`."""
+        ...
+
+    def assignees(self, project: int, task: int) -> Sequence[int]:
+        """Enterprise: the annotators that a task is assigned to."""
         ...
 
     def assign(self, project: int, task: int, users: Sequence[int]) -> None:
         """Enterprise: assign a task to exactly these annotators."""
         ...
 
-    def pause(self, project: int, user: int, reason: str) -> None:
-        """Enterprise: pause an annotator with a reason that they can read."""
+    def pause(self, project: int, user: int, reason: str, marker: str) -> None:
+        """Enterprise: pause an annotator with a reason that they can read, unless they are paused.
+
+        A pause with this marker that somebody has lifted is not made again.
+        """
         ...
 
-    def unpause(self, project: int, user: int) -> None:
-        """Enterprise: lift our pause."""
+    def unpause(self, project: int, user: int, marker: str) -> None:
+        """Enterprise: lift our pause with this marker; anybody else's stays."""
         ...
 
 

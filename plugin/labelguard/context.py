@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from datetime import datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import sqlalchemy as sa
 
-from labelguard.events import Project
+from labelguard.events import Project, Task
 from labelguard.judgments import Judgment, judgments_of
 from labelguard.policy import Policy
 from labelguard.rules import GoldAnswer, TaskJudgment
 from labelguard.store import Store, records
-from labelguard.store.schema import annotations as annotations_table, judgments, tasks
+from labelguard.store.schema import annotations as annotations_table, gold, judgments, rule_states, tasks
+from labelguard.store.statements import Statement, among
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_TASK_JUDGMENTS = (
+_OPINIONS = Statement(
     sa.select(
+        judgments.c.task,
+        judgments.c.control,
         judgments.c.annotator,
         judgments.c.annotation,
         judgments.c.kind,
@@ -31,12 +36,9 @@ _TASK_JUDGMENTS = (
     )
     .join(annotations_table, annotations_table.c.row == judgments.c.annotation_row)
     .where(
-        judgments.c.task == sa.bindparam("of_task"),
-        judgments.c.control == sa.bindparam("of_control"),
-        judgments.c.project == sa.bindparam("of_project"),
+        among(judgments.c.task, "tasks"),
         judgments.c.region == "",
         judgments.c.first,
-        judgments.c.annotation != sa.bindparam("annotation"),
         judgments.c.annotator.is_not(None),
         annotations_table.c.deleted_at.is_(None),
         sa.not_(annotations_table.c.was_cancelled),
@@ -44,85 +46,200 @@ _TASK_JUDGMENTS = (
     )
     .order_by(judgments.c.at, judgments.c.id)
 )
+_GOLD = Statement(
+    sa.select(gold.c.task, gold.c.result, gold.c.version, gold.c.task_created_at)
+    .where(gold.c.project == sa.bindparam("of_project"), among(gold.c.task, "tasks"), gold.c.retired_at.is_(None))
+    .order_by(gold.c.version)
+)
+_STATES = Statement(
+    sa.select(rule_states.c.rule, rule_states.c.subject, sa.cast(rule_states.c.state, sa.Text)).where(
+        rule_states.c.project == sa.bindparam("of_project"),
+        among(rule_states.c.rule, "rules"),
+        among(rule_states.c.subject, "subjects"),
+    )
+)
 
 
-class Memory:
-    """Rules' memories as read and changed while one submission is looked at."""
+class _Memory:
+    """A rule's memory about one subject."""
+
+    __slots__ = ("_kept", "changed", "text", "value")
+
+    def __init__(self, text: str = "{}") -> None:
+        self.text = text
+        """What it was read from, or last kept as."""
+        self.changed = False
+        """Whether that is not what the store has."""
+        self._kept: dict[str, Any] = {} if text == "{}" else msgspec.json.decode(text)
+        self.value: dict[str, Any] = {} if text == "{}" else msgspec.json.decode(text)
+        """What rules change in place."""
+
+    def keep(self) -> None:
+        """Take in what was changed; raises TypeError or ValueError for what cannot be kept."""
+        if self.value == self._kept:
+            return
+        text = msgspec.json.encode(self.value)
+        kept = msgspec.json.decode(text)
+        if kept != self.value:
+            # JSON knows fewer things than Python. This says which one cannot be kept, or makes it one that can.
+            text = json.dumps(self.value, allow_nan=False, ensure_ascii=False).encode()
+            self.value = msgspec.json.decode(text)
+            kept = msgspec.json.decode(text)
+        self.text, self._kept, self.changed = text.decode(), kept, True
+
+    def forget(self) -> None:
+        """Drop what was changed."""
+        self.value = msgspec.json.decode(self.text)
+
+
+class Memories:
+    """Rules' memories as read and changed while a batch of submissions is looked at."""
 
     def __init__(self, conn: sa.Connection, project: int) -> None:
         self._conn = conn
         self._project = project
-        self._states: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+        self._all: dict[tuple[str, str], _Memory] = {}
+        self._touched: dict[str, list[_Memory]] = {}
+
+    def read(self, rules: Collection[str], subjects: Collection[str]) -> None:
+        """Read all of these memories at once."""
+        found = _STATES.rows(self._conn, of_project=self._project, rules=rules, subjects=subjects)
+        self._all |= {(rule, subject): _Memory(text) for rule, subject, text in found}
+        for each in product(rules, subjects):
+            if each not in self._all:
+                self._all[each] = _Memory()
 
     def of(self, rule: str, subject: str) -> dict[str, Any]:
         """The memory of a rule about a subject, to be changed in place."""
-        known = self._states.get((rule, subject))
-        if known is None:
-            state = records.get_rule_state(self._conn, self._project, rule, subject)
-            known = self._states[(rule, subject)] = (json.dumps(state), state)
-        return known[1]
+        memory = self._all.get((rule, subject))
+        if memory is None:
+            self.read([rule], [subject])
+            memory = self._all[(rule, subject)]
+        self._touched.setdefault(rule, []).append(memory)
+        return memory.value
+
+    def asked(self) -> Iterator[tuple[str, str]]:
+        """(rule, subject) of every memory that was looked for."""
+        return iter(self._all)
+
+    def keep(self, rule: str) -> None:
+        """Take in what a rule changed since the last :meth:`keep` or :meth:`forget`.
+
+        Raises:
+            TypeError, ValueError: it put something into its memory that cannot be kept.
+        """
+        for memory in self._touched.get(rule, ()):
+            memory.keep()
+        self._touched.pop(rule, None)
 
     def forget(self, rule: str) -> None:
-        """Drop what a rule changed: it raised half-way."""
-        self._states = {key: value for key, value in self._states.items() if key[0] != rule}
+        """Drop what a rule changed since then: it raised half-way."""
+        for memory in self._touched.pop(rule, ()):
+            memory.forget()
 
-    def check(self, rule: str) -> None:
-        """Raise TypeError or ValueError where a rule put something into its memory that cannot be kept."""
-        for (owner, _), (_, state) in self._states.items():
-            if owner == rule:
-                json.dumps(state, allow_nan=False, ensure_ascii=False).encode()
+    def changes(self) -> Iterator[tuple[str, str, str]]:
+        """(rule, subject, JSON text) of every memory that is not what it was when it was read."""
+        for (rule, subject), memory in self._all.items():
+            if memory.changed:
+                yield rule, subject, memory.text
 
-    def changes(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """(rule, subject, state) of every memory that differs from what was read."""
-        for (rule, subject), (before, state) in self._states.items():
-            if json.dumps(state) != before:
-                yield rule, subject, state
+
+class View:
+    """What rules may know of a project: one snapshot of the store, and on top what a batch adds to it."""
+
+    def __init__(self, conn: sa.Connection, project: int) -> None:
+        self.conn = conn
+        self.memories = Memories(conn, project)
+        self._project = project
+        self._times: dict[int, records.TaskTimes | None] = {}
+        self._gold: dict[int, tuple[GoldAnswer, datetime | None] | None] = {}
+        self._opinions: dict[int, dict[str, list[TaskJudgment]]] = {}
+
+    def read(self, tasks: Collection[int]) -> None:
+        """Read all there is to know of these tasks at once: what follows will ask for it."""
+        times = records.task_times(self.conn, tasks)
+        self._times |= {task: times.get(task) for task in tasks}
+        self._gold |= dict.fromkeys(tasks)
+        for task, result, version, made in _GOLD.rows(self.conn, of_project=self._project, tasks=tasks):
+            self._gold[task] = GoldAnswer(task, judgments_of(result), version), made
+        self._opinions |= {task: {} for task in tasks}
+        for task, control, annotator, annotation, kind, value, labels, at in _OPINIONS.rows(self.conn, tasks=tasks):
+            said = Judgment.from_row(control, kind, "", value, labels)
+            self._opinions[task].setdefault(control, []).append(TaskJudgment(annotator, annotation, said, at))
+
+    def task_times(self, task: int) -> records.TaskTimes | None:
+        """When a task was made, changed and deleted; None where it is not known."""
+        if task not in self._times:
+            self.read([task])
+        return self._times[task]
+
+    def gold(self, task: int) -> tuple[GoldAnswer, datetime | None] | None:
+        """The vault's active answer for a task, and when that task was made, where known; or None."""
+        if task not in self._gold:
+            self.read([task])
+        return self._gold[task]
+
+    def opinions(self, task: int, control: str) -> list[TaskJudgment]:
+        """First submissions of a task for a control, oldest first, by whomever and however many."""
+        if task not in self._opinions:
+            self.read([task])
+        return self._opinions[task].setdefault(control, [])
+
+    def add_opinion(self, task: int, opinion: TaskJudgment) -> None:
+        """Let the submissions that follow in the batch know of this one."""
+        known = self.opinions(task, opinion.judgment.control)
+        known.append(opinion)
+        known.sort(key=lambda each: each.at)
 
 
 class StoreContext:
-    """A guardrail's :class:`~labelguard.rules.Context` over one snapshot of the store."""
+    """A guardrail's :class:`~labelguard.rules.Context` over a :class:`View`."""
 
-    def __init__(
-        self,
-        conn: sa.Connection,
-        *,
-        project: int,
-        rule: str,
-        memory: Memory,
-        annotation: int,
-        own_user: int | None,
-    ) -> None:
-        """``annotation`` is the one under judgment; ``own_user``'s annotations are nobody's opinion."""
-        self._conn = conn
-        self._project = project
+    __slots__ = ("_about", "_annotation", "_own_user", "_rule", "_view")
+
+    def __init__(self, view: View, *, rule: str, annotation: int, own_user: int | None, about: Task) -> None:
+        """``annotation`` is the one under judgment, in the task ``about``; ``own_user``'s annotations are nobody's
+        opinion.
+        """
+        self._view = view
         self._rule = rule
-        self._memory = memory
         self._annotation = annotation
         self._own_user = own_user
+        self._about = about
 
     def task_judgments(self, task: int, control: str) -> Sequence[TaskJudgment]:
         """See :meth:`labelguard.rules.Context.task_judgments`."""
-        wanted = {
-            "of_task": task,
-            "of_control": control,
-            "of_project": self._project,
-            "annotation": self._annotation,
-        }
         earliest: dict[int, TaskJudgment] = {}
-        for annotator, annotation, kind, value, labels, at in self._conn.execute(_TASK_JUDGMENTS, wanted):
-            if annotator != self._own_user and annotator not in earliest:
-                judgment = Judgment.from_row(control, kind, "", value, labels)
-                earliest[annotator] = TaskJudgment(annotator, annotation, judgment, at)
+        for opinion in self._view.opinions(task, control):
+            if opinion.annotation != self._annotation and opinion.annotator != self._own_user:
+                earliest.setdefault(opinion.annotator, opinion)
         return list(earliest.values())
 
     def gold(self, task: int) -> GoldAnswer | None:
         """See :meth:`labelguard.rules.Context.gold`."""
-        row = records.get_gold(self._conn, self._project, task)
-        return GoldAnswer(task, judgments_of(row["result"]), row["version"]) if row else None
+        found = self._view.gold(task)
+        if found is None:
+            return None
+        answer, of = found
+        # On SQLite Label Studio gives ids out again: an earlier task's answer is not this one's.
+        another = task == self._about.id and None not in (of, self._about.created_at) and of != self._about.created_at
+        return None if another else answer
 
     def state(self, subject: str) -> MutableMapping[str, Any]:
         """See :meth:`labelguard.rules.Context.state`."""
-        return self._memory.of(self._rule, subject)
+        return self._view.memories.of(self._rule, self._one_task(subject))
+
+    def _one_task(self, subject: str) -> str:
+        """What is remembered of a task belongs to that very task, not to the next one with its id."""
+        name = f"task:{self._about.id}"
+        if subject != name and not subject.startswith(f"{name}:"):
+            return subject
+        return subject_of_task(self._about) + subject.removeprefix(name)
+
+
+def subject_of_task(task: Task) -> str:
+    """What memories of a task are kept under, in place of ``task:<id>``: ids are given out again."""
+    return f"task:{task.id}" if task.created_at is None else f"task:{task.id}@{task.created_at.isoformat()}"
 
 
 class StoreSweepContext:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 import sqlalchemy as sa
 
+from labelguard import distrust
 from labelguard.connectors import ConnectorError, Server, Studio
 from labelguard.engine import Clock
 from labelguard.settings import Settings
@@ -77,9 +78,9 @@ def diagnose(
             with usable.read() as conn:
                 known = {row["id"]: row for row in records.list_projects(conn, connected=True)}
             if events is None:
-                from labelguard.manifest import load_manifest
+                from labelguard.manifest import events_for
 
-                events = load_manifest()["events"]
+                events = events_for(server)
             for each in sorted(known) if project is None else [project]:
                 checks += _project(usable, connector, server, settings, each, known.get(each), events)
             if project is None and not known:
@@ -138,7 +139,7 @@ def _server(studio: Studio, checks: list[Check]) -> Server | None:
         return None
     who = server.user.email or server.user.name or str(server.user.id)
     checks.append(Check("token", True, f"Label Studio takes labelguard's token; it acts as {who}."))
-    more = [name for name in ("comments", "assignments", "pauses") if getattr(server, name)]
+    more = [name for name in ("comments", "assignments", "pauses", "reviews") if getattr(server, name)]
     offers = f"with {', '.join(more)}" if more else "where prompts are shown by the page script"
     checks.append(Check("edition", True, f"This is Label Studio {server.edition} {server.version}, {offers}."))
     return server
@@ -162,7 +163,8 @@ def _clock(settings: Settings, clock: Clock) -> Check:
             "clock",
             False,
             f"Label Studio's clock is {abs(seconds)} seconds {'ahead of' if seconds > 0 else 'behind'} this machine's.",
-            "Set both by NTP; until then `max_action_age` and times in findings are off by as much.",
+            "Set both by NTP. labelguard goes by Label Studio's clock for the age of annotations, and by its own for "
+            "when it received and did something.",
         )
     return Check("clock", True, "Label Studio's clock and this machine's agree.")
 
@@ -228,8 +230,32 @@ def _project(
         _webhook(studio, settings, project, row, events),
         _deliveries(store, project, row),
         _delivery_mode(store, project),
+        _confirmed(store, project),
+        _history(store, project),
         _own_user(store, server, project),
         _alone(store, server, project),
+        *_permissions(studio, server, project),
+    ]
+
+
+def _permissions(studio: Studio, server: Server, project: int) -> list[Check]:
+    """What labelguard's user may not do of what an Enterprise offers, as far as reading can tell."""
+    if server.edition == "Community":
+        return []
+    name = f"project {project}: permissions"
+    try:
+        refused = studio.refusals(project)
+    except ConnectorError as error:
+        return [Check(name, None, str(error))]
+    if not refused:
+        return [Check(name, True, "labelguard's user may use everything that this Label Studio offers.")]
+    return [
+        Check(
+            name,
+            False,
+            " ".join(refused.values()),
+            "Give labelguard's user that role in the project, or leave the actions that need it out of the policy.",
+        )
     ]
 
 
@@ -252,10 +278,12 @@ def _webhook(studio: Studio, settings: Settings, project: int, row: Row, events:
 
 def _deliveries(store: Store, project: int, row: Row) -> Check:
     name = f"project {project}: deliveries"
-    query = sa.select(sa.func.max(inbox.c.received_at)).where(
-        inbox.c.project == project, inbox.c.origin == "webhook", inbox.c.received_at >= row["connected_at"]
-    )
     with store.read() as conn:
+        # Connected by Label Studio's clock, received by ours.
+        since = row["connected_at"] - records.clock_skew(conn)
+        query = sa.select(sa.func.max(inbox.c.received_at)).where(
+            inbox.c.project == project, inbox.c.origin == "webhook", inbox.c.received_at >= since
+        )
         newest: datetime | None = conn.scalar(query)
     if newest is None:
         return Check(
@@ -287,7 +315,8 @@ def _delivery_mode(store: Store, project: int) -> Check:
     )
     with store.read() as conn:
         rows = conn.execute(query).all()
-    saved = [(received, _saved_at(body)) for received, body in rows]
+        skew = records.clock_skew(conn)
+    saved = [(received + skew, _saved_at(body)) for received, body in rows]
     pairs = [(received, at) for received, at in reversed(saved) if at is not None]
     note = (
         "Label Studio gives up on a delivery after WEBHOOK_TIMEOUT (1 second in 1.23) and does not repeat it; "
@@ -318,6 +347,48 @@ def _saved_at(body: object) -> datetime | None:
     except ValueError:
         return None
     return at if at is not None and at.tzinfo is not None else None
+
+
+def _confirmed(store: Store, project: int) -> Check:
+    """Whether Label Studio confirms what deliveries say."""
+    name = f"project {project}: confirmed"
+    with store.read() as conn:
+        doubts = records.list_doubts(conn, project)
+    wrong, worth_knowing = distrust.sentence(doubts), distrust.remarks(doubts)
+    if wrong:
+        return Check(name, False, wrong, distrust.advice(project))
+    if worth_knowing:
+        return Check(name, None, worth_knowing)
+    return Check(name, True, "Label Studio confirms what deliveries say.")
+
+
+def _history(store: Store, project: int) -> Check:
+    """What cannot be known of the past."""
+    name = f"project {project}: history"
+    with store.read() as conn:
+        unknown = records.unknown_counts(conn, project)
+    gaps, unjudged, refuted = unknown["gaps"], unknown["unjudged"], unknown["refuted"]
+    said = [
+        f"{_counted(gaps)} found by looking, and others before {_them(gaps)} may be missing." if gaps else "",
+        f"{_counted(unjudged)} replaced while the policy could not be used, and stay{'s' * (unjudged == 1)} unjudged."
+        if unjudged
+        else "",
+        f"{_counted(refuted)} told of by deliveries alone; Label Studio does not have {_them(refuted)}, so "
+        f"nothing counts {_them(refuted)}."
+        if refuted
+        else "",
+    ]
+    if any(said):
+        return Check(name, None, " ".join(filter(None, said)))
+    return Check(name, True, "Every version came by a delivery.")
+
+
+def _counted(versions: int) -> str:
+    return "1 version was" if versions == 1 else f"{versions} versions were"
+
+
+def _them(versions: int) -> str:
+    return "it" if versions == 1 else "them"
 
 
 def _own_user(store: Store, server: Server, project: int) -> Check:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from itertools import groupby
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects.postgresql import insert
 
+from labelguard import inbox
 from labelguard.context import project_from_row
 from labelguard.events import Annotation, Event, Task
+from labelguard.inbox import Delivery, Origin
 from labelguard.judgments import judgments_of
 from labelguard.keeping import Made, described, keep_finding, storable, subject_of
-from labelguard.processing import Processor, fail_delivery, parse_config
+from labelguard.processing import Processor, parse_config
 from labelguard.rules import Context, Finding, GoldAnswer, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
 from labelguard.store.core import StoreError, inserted_id
-from labelguard.store.schema import inbox, rejected
+from labelguard.store.schema import inbox as inbox_table, rejected
 
 log = structlog.get_logger(__name__)
 
-Origin = Literal["webhook", "reconcile", "backfill"]
 Clock = Callable[[], datetime]
 
 _BATCH = 100
@@ -34,17 +36,18 @@ _PARSED = 64
 """How many parsed deliveries wait in memory for the worker; the others are parsed again from the store. Few,
 since one may be megabytes."""
 
-
-# The literal, not a parameter: SQLite uses the partial index only when it sees the same words.
-_PENDING = (
-    sa.select(*(column for column in inbox.c if column.name != "body"))
-    .where(inbox.c.state == sa.literal_column("'pending'"))
-    .order_by(inbox.c.id)
-    .limit(_BATCH)
-)
+_PATIENCE = 0.1
+"""Seconds that a delivery waits for the rules before it is made durable without them."""
 
 
-_KEEP = insert(inbox).on_conflict_do_nothing()
+_TURN = 0.05
+"""Seconds for which the engine of one process keeps its role while there is work."""
+
+_LINGER = 0.005
+"""Seconds within that time in which a further delivery is waited for."""
+
+_LOOK_EVERY = 0.5
+"""Seconds within which deliveries that wait in the inbox are found, however many more arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +70,15 @@ class Engine:
         self._clock = clock
         self._keep_rejected = keep_rejected
         self.processor = Processor(store, clock, own_user)
-        self._parsed: OrderedDict[int, Event] = OrderedDict()
-        self._waiting: dict[int, threading.Event] = {}
+        self._arrived: deque[Delivery] = deque()
+        self._parsed: OrderedDict[int, Delivery] = OrderedDict()
         self._lock = threading.Lock()
+        self._looked = 0.0
         self._work = threading.Event()
         self._stopping = threading.Event()
         self._worker: threading.Thread | None = None
         self.processed = threading.Event()
-        """Set after each delivery: there may be actions to deliver."""
+        """Set after each batch of deliveries: there may be actions to deliver."""
 
     @property
     def own_user(self) -> int | None:
@@ -88,13 +92,13 @@ class Engine:
     # The worker
 
     def start(self) -> None:
-        """Start the worker thread that processes pending deliveries."""
+        """Start the worker thread that processes deliveries."""
         self._stopping.clear()
         self._worker = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._worker.start()
 
     def stop(self) -> None:
-        """Finish the delivery in hand and stop."""
+        """Finish the deliveries in hand and stop."""
         self._stopping.set()
         self._work.set()
         if self._worker is not None:
@@ -124,58 +128,57 @@ class Engine:
     # The door
 
     def receive(self, project: int, event: Event, origin: Origin = "webhook", *, wait: float = 0.0) -> Receipt:
-        """Make a delivery durable, then wait at most ``wait`` seconds for it to be processed.
+        """Make a delivery durable, and wait at most ``wait`` seconds for it to be processed.
+
+        With a worker at hand the two are one transaction; where the worker does not get to it soon (a rule
+        takes its time, others are in line), the delivery is made durable by itself first.
 
         Raises:
             StoreError: nothing was kept; the sender must be told.
         """
-        # Two genuine deletions can look the same, since Label Studio reuses ids on SQLite.
-        digest = f"{event.digest}:{secrets.token_hex(8)}" if event.idempotent else event.digest
-        values = {
-            "project": project,
-            "action": event.action,
-            "digest": digest,
-            "origin": origin,
-            "body": event.body,
-            "received_at": self._clock(),
-            "state": "pending",
-        }
-        processed = threading.Event()
-        taken: list[int] = []
+        delivery = Delivery.of(project, event, origin, self._clock())
+        waits = wait > 0 and self.running
+        if waits:
+            self._arrived.append(delivery)
+            self._work.set()
+            delivery.settled.wait(min(_PATIENCE, wait / 2))
+        if not delivery.settled.is_set():
+            self._keep(delivery)
+            if waits and not delivery.duplicate:
+                delivery.settled.wait(max(wait - _PATIENCE, wait / 2))
+        if delivery.failure is not None and not delivery.kept:
+            raise delivery.failure
+        if delivery.id is None:
+            raise RuntimeError("a delivery that was kept has an id")
+        processed = (delivery.settled.is_set() or delivery.duplicate) and delivery.state != "pending"
+        return Receipt(delivery.id, duplicate=delivery.duplicate, processed=processed)
 
-        def job(conn: sa.Connection) -> Receipt:
-            done = conn.execute(_KEEP, values)
-            if done.rowcount:
-                delivery = inserted_id(done)
-                taken.append(delivery)
-                with self._lock:
-                    self._waiting[delivery] = processed
-                    self._parsed[delivery] = event
-                    while len(self._parsed) > _PARSED:
-                        self._parsed.popitem(last=False)
-                return Receipt(delivery)
-            same = sa.select(inbox.c.id, inbox.c.state).where(inbox.c.project == project, inbox.c.digest == digest)
-            known = conn.execute(same).one()
-            return Receipt(known.id, duplicate=True, processed=known.state != "pending")
+    def _keep(self, delivery: Delivery) -> None:
+        """Put a delivery into the inbox, for the worker to take from there."""
+
+        def job(conn: sa.Connection) -> None:
+            # The worker may have been faster.
+            inbox.put_pending(conn, delivery, self._clock())
 
         try:
-            receipt = self._store.write(job)
-            if receipt.duplicate:
-                return receipt
-            self._work.set()
-            if wait > 0 and self._worker is not None:
-                processed.wait(wait)
+            self._arrived.remove(delivery)
+            in_hand = False
+            self._looked = 0.0
+        except ValueError:
+            in_hand = True
+        try:
+            self._store.write(job)
         except StoreError:
-            # The id was never given out: whoever gets it next brings another event.
-            with self._lock:
-                for delivery in taken:
-                    self._parsed.pop(delivery, None)
+            # The id was never given out: whoever gets it next is another delivery.
+            delivery.id = None
             raise
-        finally:
+        delivery.kept = True
+        if not in_hand and not delivery.duplicate and delivery.id is not None:
             with self._lock:
-                for delivery in taken:
-                    self._waiting.pop(delivery, None)
-        return replace(receipt, processed=processed.is_set())
+                self._parsed[delivery.id] = delivery
+                while len(self._parsed) > _PARSED:
+                    self._parsed.popitem(last=False)
+        self._work.set()
 
     def reject(self, project: int | None, reason: str, size: int) -> None:
         """Keep a refused delivery's reason for the admin; the oldest beyond ``keep_rejected`` go."""
@@ -192,54 +195,120 @@ class Engine:
     # Processing
 
     def process_pending(self) -> int:
-        """Process everything pending in order, in this thread; returns how many deliveries."""
+        """Process everything there is in order, in this thread; returns how many deliveries."""
         count = 0
         while not self._stopping.is_set() or self._worker is None:
             with self._store.exclusive("engine"):
-                batch = self._pending()
-                for delivery in batch:
-                    self._process(delivery)
-                    count += 1
-                    if self._stopping.is_set() and self._worker is not None:
-                        return count
-            if not batch:
+                done = self._process_while_held()
+            count += done
+            if not done:
                 break
         return count
 
-    def _pending(self) -> list[records.Row]:
-        """The next deliveries, without their bodies: a hundred large ones would fill the memory."""
-        with self._store.read() as conn:
-            return [dict(row) for row in conn.execute(_PENDING).mappings()]
+    def _process_while_held(self) -> int:
+        """Process batch after batch for as long as one process may keep the others of a store waiting."""
+        count = 0
+        until = time.monotonic() + _TURN
+        while batch := self._next_batch():
+            self._process(batch)
+            count += len(batch)
+            if time.monotonic() >= until or (self._stopping.is_set() and self._worker is not None):
+                break
+        return count
 
-    def _body(self, delivery: int) -> Mapping[str, Any]:
-        with self._store.read() as conn:
-            body: Mapping[str, Any] = conn.execute(sa.select(inbox.c.body).where(inbox.c.id == delivery)).scalar_one()
-        return body
-
-    def _process(self, delivery: records.Row) -> None:
-        with self._lock:
-            event = self._parsed.pop(delivery["id"], None)
-        with structlog.contextvars.bound_contextvars(delivery=delivery["id"], project=delivery["project"]):
+    def _next_batch(self) -> list[Delivery]:
+        """The next deliveries: what is in the inbox first, then what has just arrived."""
+        # Before looking: what arrives from here on sets it again.
+        self._work.clear()
+        # While deliveries come in one after the other there is hardly ever anything else.
+        if time.monotonic() - self._looked >= _LOOK_EVERY or not self._has_arrivals():
+            with self._store.read() as conn:
+                waiting = inbox.pending(conn, _BATCH)
+            if waiting:
+                with self._lock:
+                    return [self._parsed.pop(delivery.id or 0, delivery) for delivery in waiting]
+            self._looked = time.monotonic()
+        batch: list[Delivery] = []
+        while len(batch) < _BATCH:
             try:
-                self.processor.process(delivery, event or Event.from_delivery({}, self._body(delivery["id"])))
+                batch.append(self._arrived.popleft())
+            except IndexError:
+                break  # that was all, or its receiver lost patience
+        return batch
+
+    def _has_arrivals(self) -> bool:
+        """Whether there are deliveries that only this process knows of, waiting a moment for them if need be."""
+        if not self._arrived and self._worker is threading.current_thread():
+            # Taking the role again, and looking in the store, take longer than the next one may be away.
+            self._work.wait(_LINGER)
+            self._work.clear()
+        return bool(self._arrived)
+
+    def _process(self, batch: Sequence[Delivery]) -> None:
+        try:
+            for project, deliveries in groupby(batch, key=lambda delivery: delivery.project):
+                together = [delivery for delivery in deliveries if self._is_read(delivery)]
+                with structlog.contextvars.bound_contextvars(project=project):
+                    self._process_together(together)
+        except StoreError as error:
+            for delivery in batch:
+                if not delivery.settled.is_set():
+                    # An id proves nothing: it may be from the very transaction that failed.
+                    delivery.failure = None if delivery.kept else error
+                    delivery.settled.set()
+            raise
+        finally:
+            for delivery in batch:
+                if delivery.settled.is_set() and delivery.failure is None and not delivery.duplicate:
+                    age = self._clock() - delivery.received_at
+                    self._store.instruments.judged(delivery.state, age.total_seconds())
+            if batch:
+                self.processed.set()
+
+    def _is_read(self, delivery: Delivery) -> bool:
+        """Whether a delivery has its event now; one whose body cannot be read any more is set aside."""
+        if delivery.event is None and delivery.id is not None:
+            try:
+                with self._store.read() as conn:
+                    body = inbox.body(conn, delivery.id)
+                delivery.event = Event.from_delivery({}, body)
             except StoreError:
                 raise
             except Exception as error:
-                log.exception("delivery_failed", action=delivery["action"])
-                what = described(error)
-                self._store.write(lambda conn: fail_delivery(conn, delivery["id"], self._clock(), what))
-        self.processed.set()
-        with self._lock:
-            waiting = self._waiting.pop(delivery["id"], None)
-        if waiting is not None:
-            waiting.set()
+                log.exception("delivery_failed", delivery=delivery.id, action=delivery.action)
+                self._set_aside(delivery, described(error))
+        return delivery.event is not None
+
+    def _process_together(self, deliveries: Sequence[Delivery]) -> None:
+        if not deliveries:
+            return
+        try:
+            self.processor.process(deliveries)
+        except StoreError:
+            raise
+        except Exception as error:
+            left = [delivery for delivery in deliveries if not delivery.settled.is_set()]
+            if len(deliveries) > 1:
+                # One of them, or something in their meeting, cannot be processed: each by itself.
+                for delivery in left:
+                    self._process_together([delivery])
+                return
+            for delivery in left:
+                log.exception("delivery_failed", delivery=delivery.id, action=delivery.action)
+                self._set_aside(delivery, described(error))
+
+    def _set_aside(self, delivery: Delivery, error: str) -> None:
+        """Keep a delivery that cannot be processed for a person to look at."""
+        delivery.state, delivery.error = "failed", error
+        self._store.write(lambda conn: inbox.put(conn, [delivery], self._clock()))
+        delivery.settled.set()
 
     def retry_failed(self) -> int:
         """Put deliveries that could not be processed back in line (after an upgrade); returns how many."""
 
         def job(conn: sa.Connection) -> int:
             return conn.execute(
-                sa.update(inbox).where(inbox.c.state == "failed").values(state="pending", error=None)
+                sa.update(inbox_table).where(inbox_table.c.state == "failed").values(state="pending", error=None)
             ).rowcount
 
         count = self._store.write(job)

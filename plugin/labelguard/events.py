@@ -15,10 +15,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn
+
+import msgspec
 
 from labelguard.redact import redact
 
@@ -47,6 +49,7 @@ MAX_DEPTH = 200
 _MAX_ACTION = 128  # characters; Label Studio's own column is as long
 _MAX_ID = 2**63 - 1
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_NUL = re.compile(rb"\\u0000")
 _MISSING = object()
 
 
@@ -107,11 +110,14 @@ class Annotation:
     """The result of the pre-annotation shown when the work began, where the delivery carries it."""
     draft_created_at: datetime | None = None
     unique_id: str = ""
+    _hash: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def content_hash(self) -> str:
         """A hex SHA-256 of what it says (``result`` and ``was_cancelled``), blind to key order."""
-        return _sha256({"result": self.result, "was_cancelled": self.was_cancelled})
+        if not self._hash:
+            self._hash.append(_sha256(_encoded({"result": self.result, "was_cancelled": self.was_cancelled})))
+        return self._hash[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +137,12 @@ class Event:
     """
     body: Mapping[str, Any] = field(default_factory=dict)
     """The body with every secret cut out: what the store keeps."""
+    encoded: bytes = field(init=False, repr=False, compare=False)
+    """The body as JSON text, its keys in order: the same body gives the same bytes."""
     _task_by_id: Mapping[int, Task] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "encoded", _encoded(self.body))
         # An import delivers thousands of tasks and annotations at once: looking through all of them for
         # each annotation would take seconds.
         object.__setattr__(self, "_task_by_id", {task.id: task for task in self.tasks})
@@ -149,7 +158,7 @@ class Event:
 
         Except for deletions, see :attr:`idempotent`.
         """
-        return _sha256(self.body)
+        return _sha256(self.encoded)
 
     @property
     def idempotent(self) -> bool:
@@ -180,7 +189,7 @@ class Event:
         """
         del headers
         try:
-            clean = _clean(_decoded(body), 0)
+            clean = _read(body)
             if not isinstance(clean, dict):
                 raise BadDelivery(f"The body must be a JSON object, but is {_found(clean)}.")
             # Parsing reads the redacted body: nothing of what follows can hold a secret.
@@ -455,6 +464,16 @@ def _time(value: Mapping[str, Any], key: str, where: str) -> datetime | None:
     raise BadDelivery(f"`{where}.{key}` must be an ISO 8601 date and time, but is {_found(text)}.")
 
 
+def _read(body: bytes | str | Mapping[str, Any]) -> Any:
+    """The body as clean JSON values: the strict decoder lets pass what needs no cleaning, and is far faster."""
+    if isinstance(body, bytes) and not _NUL.search(body) and body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        try:
+            return msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # what is wrong with it is said below
+    return _clean(_decoded(body), 0)
+
+
 def _decoded(body: bytes | str | Mapping[str, Any]) -> Any:
     if isinstance(body, Mapping):
         return body
@@ -540,5 +559,9 @@ def _shortened(text: str) -> str:
     return ascii(text if len(text) <= 40 else text[:37] + "...")
 
 
-def _sha256(value: Mapping[str, Any] | Iterable[Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _encoded(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def _sha256(encoded: bytes) -> str:
+    return hashlib.sha256(encoded).hexdigest()

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from labelguard import planning
-from labelguard.context import Memory
 from labelguard.events import Annotation
+from labelguard.inbox import Delivery
 from labelguard.judgments import Judgment
 from labelguard.policy import ActiveRule, Policy
 from labelguard.rules import SEVERITIES, Finding
 from labelguard.store import records
 from labelguard.store.core import inserted_id
 from labelguard.store.schema import annotation_versions, annotations as annotations_table, findings, judgments
+from labelguard.store.statements import JsonText, Statement
 
 Row = dict[str, Any]
 
-# Built once: putting a statement together takes longer than SQLite takes to run it.
-_ADD_ANNOTATION = insert(annotations_table)
-_ADD_VERSION = insert(annotation_versions)
-_ADD_JUDGMENT = insert(judgments)
+_JSON = frozenset({"result", "value", "labels"})
+
+
+def _adding(table: sa.Table, without: str, *returned: sa.Column[Any]) -> Statement:
+    """An insert into all columns but some, JSON as text."""
+    names = [column.name for column in table.c if column.name not in without.split()]
+    statement = insert(table).values(
+        {name: sa.bindparam(name, type_=JsonText() if name in _JSON else None) for name in names}
+    )
+    return Statement(statement.returning(*returned) if returned else statement)
+
+
+_a, _v = annotations_table.c, annotation_versions.c
+_ADD_ANNOTATION = _adding(annotations_table, "row deleted_at", _a.row, _a.id)
+_ADD_VERSION = _adding(annotation_versions, "id refuted_at", _v.id, _v.annotation_row)
+_ADD_JUDGMENT = _adding(judgments, "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,7 @@ class Made:
 class Judged:
     """One annotation of a delivery, compared with the store and looked at by the rules."""
 
+    delivery: Delivery
     annotation: Annotation
     existing: Row | None
     at: datetime
@@ -63,7 +79,8 @@ class Judged:
     made: list[Made] = field(default_factory=list)
     quiet: set[str] = field(default_factory=set)
     """Names of stateless rules that looked and had nothing to say."""
-    memory: Memory | None = None
+    complete: bool = True
+    """False where the rules could not look: they will, later."""
     unjudged: int | None = None
     """The id of this version where the store has it, but no policy could be used when it came."""
 
@@ -75,40 +92,103 @@ class Judged:
 
 def keep_judged(
     conn: sa.Connection,
-    delivery: Row,
-    judged: Judged,
+    judged: Sequence[Judged],
     loaded: LoadedPolicy | None,
     connected_at: datetime | None,
-    *,
-    complete: bool,
     now: datetime,
-) -> None:
-    """Write what is new. ``complete`` is False where the rules could not look: they will, later."""
-    annotation = judged.annotation
-    if judged.existing is not None and not judged.fresh:
-        _refresh(conn, delivery, judged)
-        if judged.unjudged is None or not complete:
-            return
-        row, number, version = judged.existing["row"], judged.existing["versions"], judged.unjudged
-        conn.execute(sa.update(annotation_versions).where(annotation_versions.c.id == version).values(judged=True))
-    else:
-        row, number = _save_annotation(conn, delivery["project"], judged)
-        version = _save_version(conn, row, number, delivery["origin"], judged, now, complete=complete)
-        _save_judgments(conn, delivery["project"], row, version, judged)
-    for person in {annotation.completed_by, annotation.updated_by} - {None}:
-        records.note_annotator(conn, int(person))  # type: ignore[arg-type] # None was taken out
-    if judged.memory is not None:
-        for rule, subject, state in judged.memory.changes():
-            records.set_rule_state(conn, delivery["project"], rule, subject, state, now)
-    if number > 1 and not judged.late and judged.author is not None:
-        _saved_again(conn, row, judged, now)
-    elif number > 1 and not judged.late:
-        _saved_by_another(conn, row, judged, now)
-    if loaded is not None and judged.made:
-        task = records.get_task(conn, annotation.task)
-        for made in judged.made:
-            about = _subject(conn, delivery, judged, made, task)
-            keep_finding(conn, made, loaded, about, version_id=version, connected_at=connected_at, now=now)
+) -> list[tuple[Judged, int]]:
+    """Write what is new of a batch, with the findings and actions that it led to; returns the findings' ids."""
+    known = [one for one in judged if _is_kept(conn, one)]
+    kept = [*_keep_new(conn, [one for one in judged if one.existing is None], now), *_keep_again(conn, known, now)]
+    people = (person for one, *_ in kept for person in (one.annotation.completed_by, one.annotation.updated_by))
+    records.note_annotators(conn, sorted({person for person in people if person is not None}))
+    found: list[tuple[Judged, int]] = []
+    for one, row, number, version in kept:
+        if number > 1 and not one.late and one.author is not None:
+            _saved_again(conn, row, one, now)
+        elif number > 1 and not one.late:
+            _saved_by_another(conn, row, one, now)
+        if loaded is not None and one.made:
+            task = records.get_task(conn, one.annotation.task)
+            for made in one.made:
+                finding = keep_finding(
+                    conn,
+                    made,
+                    loaded,
+                    _subject(conn, one, made, task),
+                    version_id=version,
+                    delivery=one.delivery.id,
+                    connected_at=connected_at,
+                    now=now,
+                )
+                found.append((one, finding))
+    return found
+
+
+_Kept = tuple[Judged, int, int, int]
+"""What was written: the annotation's row, its version's number and its version's id."""
+
+
+def _is_kept(conn: sa.Connection, judged: Judged) -> bool:
+    """Whether there is anything to write of an annotation that the store has."""
+    if judged.existing is None:
+        return False
+    if not judged.fresh:
+        _refresh(conn, judged)
+    return judged.fresh or (judged.unjudged is not None and judged.complete)
+
+
+def _keep_new(conn: sa.Connection, judged: Sequence[Judged], now: datetime) -> list[_Kept]:
+    """Write annotations that the store does not have, all with one statement for each table."""
+    encoded = {one.annotation.id: msgspec.json.encode(one.annotation.result).decode() for one in judged}
+    made = _ADD_ANNOTATION.insert(
+        conn,
+        [
+            {
+                "id": one.annotation.id,
+                "created_at": one.annotation.created_at or one.at,
+                "versions": 1,
+                **_annotation_values(one, encoded[one.annotation.id]),
+            }
+            for one in judged
+        ],
+    )
+    rows = {number: row for row, number in made}
+    versions = _ADD_VERSION.insert(
+        conn,
+        [_version_values(one, rows[one.annotation.id], 1, encoded[one.annotation.id], now) for one in judged],
+    )
+    ids = {row: version for version, row in versions}
+    kept = [(one, (row := rows[one.annotation.id]), 1, ids[row]) for one in judged]
+    _ADD_JUDGMENT.insert(
+        conn, [values for one, row, _, version in kept for values in _judgment_values(one, row, version)]
+    )
+    return kept
+
+
+def _keep_again(conn: sa.Connection, judged: Sequence[Judged], now: datetime) -> list[_Kept]:
+    """Write further versions, and that what no rule could look at has been looked at."""
+    kept: list[_Kept] = []
+    for one in judged:
+        existing = one.existing or {}
+        row, number = int(existing["row"]), int(existing["versions"])
+        if not one.fresh:
+            version = int(one.unjudged or 0)
+            conn.execute(sa.update(annotation_versions).where(annotation_versions.c.id == version).values(judged=True))
+            kept.append((one, row, number, version))
+            continue
+        number += 1
+        result = msgspec.json.encode(one.annotation.result).decode()
+        values: Row = {} if one.late else {**_annotation_values(one, result), "result": list(one.annotation.result)}
+        # Saved again, so it is there.
+        values |= {} if one.late else {"deleted_at": None}
+        conn.execute(
+            sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values)
+        )
+        ((version, _),) = _ADD_VERSION.insert(conn, [_version_values(one, row, number, result, now)])
+        _ADD_JUDGMENT.insert(conn, _judgment_values(one, row, version))
+        kept.append((one, row, number, version))
+    return kept
 
 
 def keep_finding(
@@ -118,12 +198,17 @@ def keep_finding(
     subject: planning.Subject,
     *,
     version_id: int | None,
+    delivery: int | None = None,
     connected_at: datetime | None,
     now: datetime,
 ) -> int:
     """Write a finding with the actions that its policy asks for; returns its id."""
     finding, spec = made.finding, made.active.spec
-    refusal = planning.may_act(finding, spec, loaded.policy.limits, subject, connected_at=connected_at, now=now)
+    # When something was saved, and since when a project is connected, are told by Label Studio's clock.
+    skew = records.clock_skew(conn)
+    if version_id is None and subject.at is not None:
+        subject = replace(subject, at=subject.at + skew)
+    refusal = planning.may_act(finding, spec, loaded.policy.limits, subject, connected_at=connected_at, now=now + skew)
     finding_id = inserted_id(
         conn.execute(
             insert(findings).values(
@@ -145,6 +230,7 @@ def keep_finding(
                 created_at=now,
                 state="open",
                 note="",
+                delivery=delivery,
             )
         )
     )
@@ -182,90 +268,76 @@ def storable(finding: Finding) -> Finding:
     return finding
 
 
-def _refresh(conn: sa.Connection, delivery: Row, judged: Judged) -> None:
+def _refresh(conn: sa.Connection, judged: Judged) -> None:
     """Take what Label Studio changes without a new version: ground truth moves, deletions taken back."""
     existing, annotation = judged.existing, judged.annotation
     if existing is None or judged.at != existing["updated_at"]:
         return
-    values: Row = {"ground_truth": annotation.ground_truth, "completed_by": annotation.completed_by}
-    if delivery["origin"] != "webhook":
+    values: Row = {"ground_truth": annotation.ground_truth}
+    if existing["completed_by"] is None or existing["completed_by"] >= 0:  # below are those who were erased
+        values["completed_by"] = annotation.completed_by
+    if judged.delivery.origin != "webhook":
         values["deleted_at"] = None
     if any(existing[key] != value for key, value in values.items()):
         conn.execute(sa.update(annotations_table).where(annotations_table.c.row == existing["row"]).values(values))
 
 
-def _save_annotation(conn: sa.Connection, project: int, judged: Judged) -> tuple[int, int]:
-    """Insert or update the annotation; returns its row and its new version's number."""
+def _annotation_values(judged: Judged, result: str) -> Row:
     annotation = judged.annotation
-    values: Row = {
-        "project": project,
+    return {
+        "project": judged.delivery.project,
         "task": annotation.task,
         "completed_by": annotation.completed_by,
         "updated_by": annotation.updated_by,
         "updated_at": judged.at,
         "content_hash": annotation.content_hash,
-        "result": list(annotation.result),
+        "result": result,
         "was_cancelled": annotation.was_cancelled,
         "ground_truth": annotation.ground_truth,
         "lead_time": annotation.lead_time,
         "parent_prediction": annotation.parent_prediction,
-        "deleted_at": None,
     }
-    if judged.existing is None:
-        created = annotation.created_at or judged.at
-        made = {"id": annotation.id, "created_at": created, "versions": 1, **values}
-        return inserted_id(conn.execute(_ADD_ANNOTATION, made)), 1
-    row, number = int(judged.existing["row"]), int(judged.existing["versions"]) + 1
-    if judged.late:
-        values = {}
-    conn.execute(sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values))
-    return row, number
 
 
-def _save_version(
-    conn: sa.Connection, row: int, number: int, origin: str, judged: Judged, now: datetime, *, complete: bool
-) -> int:
+def _version_values(judged: Judged, row: int, number: int, result: str, now: datetime) -> Row:
     annotation = judged.annotation
-    values = {
+    return {
         "annotation_row": row,
         "number": number,
         "updated_at": judged.at,
         "content_hash": annotation.content_hash,
         "editor": annotation.updated_by or annotation.completed_by,
         "first": judged.first,
-        "origin": origin,
-        "result": list(annotation.result),
+        "origin": judged.delivery.origin,
+        "result": result,
         "was_cancelled": annotation.was_cancelled,
         "ground_truth": annotation.ground_truth,
         "lead_time": annotation.lead_time,
         "recorded_at": now,
-        "judged": complete,
+        "judged": judged.complete,
     }
-    return inserted_id(conn.execute(_ADD_VERSION, values))
 
 
-def _save_judgments(conn: sa.Connection, project: int, row: int, version: int, judged: Judged) -> None:
+def _judgment_values(judged: Judged, row: int, version: int) -> list[Row]:
     annotation = judged.annotation
-    rows = [
+    return [
         {
             "version_id": version,
             "annotation_row": row,
-            "project": project,
+            "project": judged.delivery.project,
             "task": annotation.task,
             "annotation": annotation.id,
             "annotator": annotation.completed_by or judged.author,
             "control": judgment.control,
             "kind": judgment.kind,
             "region": judgment.region,
-            "value": judgment.value_json(),
-            "labels": list(judgment.labels),
+            "value": msgspec.json.encode(judgment.value_json()).decode(),
+            "labels": msgspec.json.encode(judgment.labels).decode(),
             "first": judged.first,
             "at": judged.at,
         }
         for judgment in judged.judgments
     ]
-    if rows:
-        conn.execute(_ADD_JUDGMENT, rows)
 
 
 def _saved_again(conn: sa.Connection, row: int, judged: Judged, now: datetime) -> None:
@@ -322,11 +394,11 @@ def _findings_of(conn: sa.Connection, row: int) -> list[Row]:
     return [dict(found) for found in conn.execute(query).mappings()]
 
 
-def _subject(conn: sa.Connection, delivery: Row, judged: Judged, made: Made, task: Row | None) -> planning.Subject:
+def _subject(conn: sa.Connection, judged: Judged, made: Made, task: Row | None) -> planning.Subject:
     """What a guardrail's finding is about: the submission, unless the rule names somebody else's work."""
     finding, annotation = made.finding, judged.annotation
-    project, hindrance = delivery["project"], None
-    if delivery["origin"] == "backfill":
+    project, hindrance = judged.delivery.project, None
+    if judged.delivery.origin == "backfill":
         hindrance = "it came with what was annotated before"
     elif judged.late:
         hindrance = "the annotation was saved again since"

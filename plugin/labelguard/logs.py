@@ -34,10 +34,32 @@ _SECRETS_IN_TEXT: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         rf"\1\2{REMOVED}",
     ),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), REMOVED),
+    (re.compile(r"\beyJ[\w-]{8,}+\.[\w-]++\.[\w-]*+"), REMOVED),
     (re.compile(r"(\w://)[^\s/@]*@"), rf"\1{REMOVED}@"),
     (re.compile(r"(\[parameters: ).*"), rf"\1{REMOVED}]"),
 )
+
+# Each of the patterns above needs one of these: nearly every text has none, and looking for words is cheap.
+_SIGNS: tuple[str, ...] = (
+    "cookie",
+    "bearer",
+    "token",
+    "basic",
+    "jwt",
+    "session",
+    "csrf",
+    "labelguard_",
+    "key",
+    "password",
+    "secret",
+)
+_SIGNS += ("eyj", "://", "[parameters: ")
+
+# Characters of one value and of a traceback, and how many things of a list: a line about a delivery of megabytes
+# must not be megabytes itself.
+_LONGEST = 2_000
+_LONGEST_TRACEBACK = 12_000
+_MOST = 50
 
 # Characters that could end a line, move a terminal's cursor or turn the direction of text.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -95,6 +117,7 @@ def formatter(*, json: bool) -> logging.Formatter:
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         # Plain tracebacks: the pretty ones print local variables, bodies and tokens among them.
         structlog.processors.format_exc_info,
+        keep_short,
         hide_secrets,
     ]
     if json:
@@ -103,6 +126,18 @@ def formatter(*, json: bool) -> logging.Formatter:
     else:
         after += [escape_control_characters, structlog.dev.ConsoleRenderer(colors=False)]
     return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_BEFORE, processors=after)
+
+
+def keep_short(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Cut long texts and lists: of a traceback the middle, where nobody looks."""
+    short: MutableMapping[str, Any] = {}
+    for key, value in list(event.items())[:_MOST]:
+        if key == "exception" and isinstance(value, str) and len(value) > _LONGEST_TRACEBACK:
+            half = _LONGEST_TRACEBACK // 2
+            short[key] = f"{value[:half]}\n[{len(value) - 2 * half:,} characters left out]\n{value[-half:]}"
+        else:
+            short[_short(key, 0)] = value if key == "exception" else _short(value, 0)
+    return short
 
 
 def hide_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -125,8 +160,10 @@ def escape_control_characters(_logger: Any, _method: str, event: EventDict) -> E
 
 def without_secrets(text: str) -> str:
     """A text with every secret in it that can be recognised replaced."""
-    for pattern, replacement in _SECRETS_IN_TEXT:
-        text = pattern.sub(replacement, text)
+    lower = text.lower()
+    if any(sign in lower for sign in _SIGNS):
+        for pattern, replacement in _SECRETS_IN_TEXT:
+            text = pattern.sub(replacement, text)
     return text
 
 
@@ -140,6 +177,22 @@ def _without_secrets(key: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_secrets("", item) for item in value]
     return value
+
+
+def _short(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        left_out = len(value) - _LONGEST
+        return f"{value[:_LONGEST]} [{left_out:,} characters left out]" if left_out > 0 else value
+    if isinstance(value, (dict, list, tuple)) and depth > 3:
+        return "[nested]"
+    if isinstance(value, dict):
+        return {_short(str(key), depth): _short(item, depth + 1) for key, item in list(value.items())[:_MOST]}
+    if isinstance(value, (list, tuple)):
+        return [_short(item, depth + 1) for item in value[:_MOST]]
+    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 10**30):
+        return value
+    # An object of any kind, written out by the renderer: by its own words, cut like a text.
+    return _short(str(value), depth) if not isinstance(value, int) else "[a very large number]"
 
 
 def _visible(found: re.Match[str]) -> str:

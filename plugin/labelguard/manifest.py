@@ -14,6 +14,7 @@ from inspect import isclass
 from pathlib import Path
 from typing import Any
 
+from labelguard.connectors import Server
 from labelguard.optiontypes import default_of, in_words, option_types, plain
 from labelguard.registry import load_connectors, load_rules
 from labelguard.rules import Guardrail
@@ -28,6 +29,9 @@ EVENTS = (
     "PROJECT_UPDATED",
 )
 """Label Studio's webhook actions that labelguard asks for."""
+
+REVIEW_EVENTS = ("REVIEW_CREATED", "REVIEW_UPDATED", "REVIEWS_DELETED")
+"""Further ones of Label Studio Enterprise; Community refuses a webhook that asks for them."""
 
 _READ = [
     {"why": "which server this is, and what it can do", "calls": ["GET /api/version/"]},
@@ -63,9 +67,17 @@ _WRITE = [
     },
 ]
 _ENTERPRISE = [
-    {"why": "prompts as comments", "calls": ["GET /api/comments/", "POST /api/comments/"]},
     {
-        "why": "hand a task to another annotator",
+        "why": "prompts as comments, resolved when they were answered and deleted when they are taken back",
+        "calls": [
+            "GET /api/comments/",
+            "POST /api/comments/",
+            "PATCH /api/comments/{id}/",
+            "DELETE /api/comments/{id}/",
+        ],
+    },
+    {
+        "why": "the action escalate and its undo",
         "calls": [
             "GET /api/projects/{id}/tasks/{task}/assignees",
             "POST /api/projects/{id}/tasks/{task}/assignees",
@@ -80,6 +92,11 @@ _ENTERPRISE = [
             "DELETE /api/projects/{id}/members/{user}/pauses/{pause}/",
         ],
     },
+    {"why": "confirm what reviewers said", "calls": ["GET /api/annotation-reviews/{id}/"]},
+    {
+        "why": "labelguard doctor: what labelguard's user may do",
+        "calls": ["GET /api/projects/roles/", "GET /api/annotation-reviews/"],
+    },
 ]
 
 
@@ -91,6 +108,7 @@ def build_manifest() -> dict[str, Any]:
         "description": "Real-time guardrails, in-tool annotator feedback and drift sweeps for Label Studio",
         "license": "Apache-2.0",
         "events": list(EVENTS),
+        "events_enterprise": list(REVIEW_EVENTS),
         "permissions": {
             "account": "a Label Studio user of its own, a member of each connected project",
             "community": [*_READ, *_WRITE],
@@ -106,6 +124,12 @@ def build_manifest() -> dict[str, Any]:
             "status_page": "/",
         },
     }
+
+
+def events_for(server: Server) -> list[str]:
+    """The webhook actions to ask a Label Studio for: those of the manifest that it has."""
+    manifest = load_manifest()
+    return [*manifest["events"], *(manifest["events_enterprise"] if server.reviews else ())]
 
 
 def rules_described() -> list[dict[str, Any]]:

@@ -1,33 +1,37 @@
-"""Processing one delivery: versions and judgments, then the project's rules, then findings and actions.
+"""Processing deliveries: versions and judgments, then the project's rules, then findings and actions.
 
-For each annotation, everything is read from one snapshot and written in one transaction. Whether a version
-is known decides whether rules run, so a delivery that is processed again after a crash finds nothing twice.
+Deliveries of a project are taken in batches: what a batch needs is read from one snapshot, and all that it
+led to is written in one transaction, together with the deliveries' own rows. Whether a version is known
+decides whether rules run, so a delivery that is processed again after a crash finds nothing twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
-from labelguard.context import Memory, StoreContext, project_from_row
-from labelguard.events import Annotation, Event, Project, Task
+from labelguard import inbox
+from labelguard.context import StoreContext, View, project_from_row, subject_of_task
+from labelguard.events import ANNOTATION_ACTIONS, Annotation, Event, Project, Task
+from labelguard.inbox import Delivery
 from labelguard.judgments import judgments_of
 from labelguard.keeping import Judged, LoadedPolicy, Made, described, keep_judged, storable
 from labelguard.labelconfig import LabelConfig
 from labelguard.policy import ActiveRule, BadPolicy, build_rules, load_policy
 from labelguard.registry import BrokenRegistry
-from labelguard.rules import Finding, Guardrail, Submission
+from labelguard.reviews import REVIEW_ACTIONS, keep_review
+from labelguard.rules import Finding, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
-from labelguard.store.schema import (
-    annotation_versions,
-    annotations as annotations_table,
-    inbox,
-)
+from labelguard.store.schema import annotation_versions, annotations as annotations_table
+from labelguard.store.statements import Statement, among
 
 log = structlog.get_logger(__name__)
 
@@ -36,28 +40,34 @@ Row = dict[str, Any]
 _SAME_SAVE = timedelta(seconds=5)
 """Label Studio stamps created_at and updated_at of one save milliseconds apart; what is further apart was edited."""
 
-# Built once: putting a statement together takes longer than SQLite takes to run it.
+_AT_ONCE = 200
+"""Annotations that are read and written together: an import brings thousands."""
+
+_LESSONS, _SUBJECTS = 100, 50
+"""Batches from which is learned how rules name their subjects, and how many ways are remembered."""
+
+_KNOWN = Statement(
+    sa.select(annotations_table.c.id, annotations_table.c.created_at).where(among(annotations_table.c.id, "ids"))
+)
+
 _SAME = sa.select(annotations_table).where(
     annotations_table.c.id == sa.bindparam("annotation"), annotations_table.c.created_at == sa.bindparam("created")
-)
-_FINISH = (
-    sa.update(inbox)
-    .where(inbox.c.id == sa.bindparam("delivery"))
-    .values({name: sa.bindparam(name) for name in ("state", "processed_at", "error")})
 )
 
 parse_config = lru_cache(maxsize=256)(LabelConfig.parse)
 
 
 class Processor:
-    """Processes deliveries, one at a time."""
+    """Processes deliveries, one batch at a time."""
 
     def __init__(self, store: Store, clock: Callable[[], datetime], own_user: int | None = None) -> None:
-        self._store = store
-        self._clock = clock
+        self.store = store
+        self.clock = clock
         self.own_user = own_user
         self._policies: dict[int, LoadedPolicy] = {}
         self._crashes: dict[tuple[str, str], datetime] = {}
+        self._subjects: set[tuple[bool, str]] = set()
+        self._lessons = 0
 
     # Policies
 
@@ -75,163 +85,58 @@ class Processor:
 
     # Deliveries
 
-    def process(self, delivery: Row, event: Event) -> None:
-        """Process one inbox row and mark it done, all or (for each annotation) nothing."""
-        now = self._clock()
-        if not event.known:
-            self._store.write(lambda conn: _finish(conn, delivery["id"], "ignored", now))
-            return
-        self._store.write(lambda conn: self._surroundings(conn, delivery, event, now))
-        judge = event.action != "TASKS_CREATED" or delivery["origin"] != "webhook"
-        unusable = self._unusable(delivery["project"]) if event.annotations else None
-        for number, annotation in enumerate(event.annotations, start=1):
-            # With the last one: most deliveries have one annotation, and a commit waits for the disk.
-            last = number == len(event.annotations)
-            self._one(delivery, event, annotation, judge=judge, unusable=unusable, last=last)
-        if not event.annotations:
-            self._store.write(lambda conn: _finish(conn, delivery["id"], "done", now))
+    def process(self, deliveries: Sequence[Delivery]) -> None:
+        """Process deliveries of one project in their order; each is in the inbox as done, or nothing of it is.
 
-    def _surroundings(self, conn: sa.Connection, delivery: Row, event: Event, now: datetime) -> None:
-        project: int = delivery["project"]
-        if event.project is not None and event.project.id == project and event.project.label_config:
-            records.save_project(conn, event.project, now)
-        for task in event.tasks:
-            records.save_task(conn, task, now, listed=delivery["origin"] != "webhook")
-        if event.action == "ANNOTATIONS_DELETED":
-            records.mark_deleted(conn, project, event.deleted, now)
-        elif event.action == "TASKS_DELETED":
-            records.mark_tasks_deleted(conn, project, event.deleted, now)
-
-    def _unusable(self, project: int) -> str | None:
-        """Why the project's policy cannot be used (a rule was uninstalled, say), or None."""
-        with self._store.read() as conn:
-            try:
-                self.policy(conn, project)
-            except (BadPolicy, BrokenRegistry) as error:
-                log.error("policy_unusable", reason=str(error))  # noqa: TRY400 - the sentence says it all
-                return f"Kept, but not judged, because the policy cannot be used: {error}"[:500]
-        return None
-
-    def _one(
-        self, delivery: Row, event: Event, annotation: Annotation, *, judge: bool, unusable: str | None, last: bool
-    ) -> None:
-        with self._store.read() as conn:
-            judged = self._compare(conn, delivery, event, annotation)
-            judge = judge and judged.wanted and self._is_judged(judged)
-            if judge and unusable is None:
-                self._judge(conn, delivery, event, judged)
-            # What says something asks for the rest.
-            loaded = self.policy(conn, delivery["project"]) if judged.made else None
-            project = records.get_project(conn, delivery["project"]) if judged.made else None
-        connected_at = project["connected_at"] if project else None
-
-        def keep(conn: sa.Connection) -> None:
-            keep_judged(
-                conn, delivery, judged, loaded, connected_at, now=self._clock(), complete=unusable is None or not judge
-            )
-            if last:
-                state = "done" if unusable is None else "failed"
-                _finish(conn, delivery["id"], state, self._clock(), unusable)
-
-        self._store.write(keep)
-
-    def _compare(self, conn: sa.Connection, delivery: Row, event: Event, annotation: Annotation) -> Judged:
-        at = annotation.updated_at or annotation.created_at or delivery["received_at"]
-        existing = _existing(conn, annotation)
-        judged = Judged(annotation, existing, at, fresh=True)
-        judged.author = author_of(annotation)
-        if existing is not None:
-            version = _version(conn, existing["row"], at, annotation)
-            judged.late = at < existing["updated_at"]
-            judged.fresh = version is None and (not judged.late or _overtaken(conn, event, existing["row"], at))
-            if version is not None and not version["judged"] and at == existing["updated_at"]:
-                judged.unjudged = version["id"]
-                judged.first = version["first"]
-            # A deletion is final unless Label Studio itself lists the annotation again.
-            if existing["deleted_at"] is not None and delivery["origin"] == "webhook":
-                judged.fresh = False
-        if judged.fresh:
-            judged.first = self._is_first(conn, delivery, event, judged)
-        judged.judgments = judgments_of(annotation.result) if judged.wanted else ()
-        return judged
-
-    def _is_first(self, conn: sa.Connection, delivery: Row, event: Event, judged: Judged) -> bool:
-        annotation = judged.annotation
-        if annotation.was_cancelled or annotation.ground_truth or judged.author is None:
-            return False
-        if judged.late:
-            return True
-        if judged.existing is not None:
-            # A skip that becomes a submission later is a first submission then.
-            return not _ever_submitted(conn, judged.existing["row"])
-        if delivery["origin"] == "webhook":
-            return event.action != "ANNOTATION_UPDATED"
-        # Found by looking: what it was before an edit that no webhook brought cannot be known.
-        return annotation.created_at is None or judged.at - annotation.created_at <= _SAME_SAVE
-
-    def _is_judged(self, judged: Judged) -> bool:
-        annotation = judged.annotation
-        foreign = annotation.updated_by not in (None, annotation.completed_by) and annotation.completed_by is not None
-        return not (
-            annotation.was_cancelled
-            or annotation.ground_truth
-            or foreign
-            or (self.own_user is not None and self.own_user in (annotation.completed_by, annotation.updated_by))
-        )
+        Raises:
+            StoreError: the store could not be read or written; what was not :attr:`Delivery.settled` was not
+                processed.
+        """
+        batch = _Batch(self, deliveries)
+        try:
+            batch.process()
+        finally:
+            batch.close()
 
     # Rules
 
-    def _judge(self, conn: sa.Connection, delivery: Row, event: Event, judged: Judged) -> None:
-        loaded = self.policy(conn, delivery["project"])
-        if loaded is None:
+    def likely_subjects(self, people: Collection[str], tasks: Collection[str]) -> list[str]:
+        """Subjects that rules will look up memories of when these people have submitted these tasks."""
+        return [name + rest for of_person, rest in self._subjects for name in (people if of_person else tasks)]
+
+    def learn(self, view: View, people: Collection[str], tasks: Collection[str]) -> None:
+        """Notice how rules name their subjects, so that memories can be read at once for the next batch."""
+        if self._lessons >= _LESSONS or len(self._subjects) >= _SUBJECTS:
             return
-        submission = self._submission(conn, delivery["project"], event, judged)
-        judged.memory = Memory(conn, delivery["project"])
+        self._lessons += 1
+        for (_rule, subject), (of_person, names) in product(view.memories.asked(), ((True, people), (False, tasks))):
+            for name in names:
+                if subject == name or subject.startswith(f"{name}:"):
+                    self._subjects.add((of_person, subject.removeprefix(name)))
+
+    def judge(self, view: View, loaded: LoadedPolicy, judged: Judged, submission: Submission) -> None:
+        """Let the rules look at a submission."""
         for active in loaded.rules:
             if isinstance(active.rule, Guardrail):
-                found = self._run(conn, active, active.rule, submission, judged)
+                found = self._run(view, active, active.rule, submission)
                 judged.made.extend(found)
                 if active.rule.stateless and not found:
                     judged.quiet.add(active.name)
         judged.quiet -= {made.active.name for made in judged.made}
 
-    def _submission(self, conn: sa.Connection, project_id: int, event: Event, judged: Judged) -> Submission:
-        annotation = judged.annotation
-        task = event.task_of(annotation)
-        if task is None and (row := records.get_task(conn, annotation.task)) is not None:
-            task = _task_from_row(row)
-        row = records.get_project(conn, project_id)
-        project = project_from_row(row) if row else event.project or Project(project_id)
-        return Submission(
-            annotation=annotation,
-            task=task or Task(annotation.task, project_id),
-            project=project,
-            config=parse_config(project.label_config),
-            judgments=judged.judgments,
-            author=judged.author,
-            first=judged.first,
-            at=judged.at,
-        )
-
-    def _run(
-        self, conn: sa.Connection, active: ActiveRule, rule: Guardrail, submission: Submission, judged: Judged
-    ) -> list[Made]:
-        memory = judged.memory
-        if memory is None:
-            raise RuntimeError("a rule runs with a memory")
+    def _run(self, view: View, active: ActiveRule, rule: Guardrail, submission: Submission) -> list[Made]:
         context = StoreContext(
-            conn,
-            project=submission.project.id,
+            view,
             rule=active.key,
-            memory=memory,
             annotation=submission.annotation.id,
             own_user=self.own_user,
+            about=submission.task,
         )
         try:
             found = [Made(active, storable(finding)) for finding in rule.check(submission, context)]
-            memory.check(active.key)
+            view.memories.keep(active.key)
         except Exception as error:
-            memory.forget(active.key)
+            view.memories.forget(active.key)
             log.exception("rule_failed", rule=active.name, annotation=submission.annotation.id)
             return self._crash(active, error, submission)
         return found
@@ -239,7 +144,7 @@ class Processor:
     def _crash(self, active: ActiveRule, error: Exception, submission: Submission) -> list[Made]:
         """A finding about the rule itself, at most one an hour for the same kind of error."""
         what = described(error)
-        now = self._clock()
+        now = self.clock()
         # By kind of error: the words of one may hold a task's id, and differ each time.
         same = (active.key, type(error).__name__)
         before = self._crashes.get(same)
@@ -254,6 +159,293 @@ class Processor:
             observe_only=True,
         )
         return [Made(active, finding, crash=True)]
+
+
+class _Batch:
+    """Deliveries of one project that are read together and written together."""
+
+    def __init__(self, processor: Processor, deliveries: Sequence[Delivery]) -> None:
+        self._processor = processor
+        self._store = processor.store
+        self._project = deliveries[0].project
+        self._coming = deque(deliveries)
+        self._snapshot = ExitStack()
+        self._view: View | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._finished: list[Delivery] = []
+        self._projects: list[Project] = []
+        self._tasks: dict[int, tuple[Task, datetime | None]] = {}
+        self._judged: list[Judged] = []
+        self._new: set[int] = set()
+        self._known: set[tuple[Any, ...]] = set()
+        self._looked_up: set[int] = set()
+        self._loaded: LoadedPolicy | None = None
+        self._described: Project | None = None
+        self._connected_at: datetime | None = None
+        self._unusable: str | None = None
+
+    # Reading
+
+    def _opened(self) -> View:
+        """The snapshot that the batch reads, with the project and its policy as they are in it."""
+        if self._view is not None:
+            return self._view
+        conn = self._snapshot.enter_context(self._store.read())
+        view = self._view = View(conn, self._project)
+        row = records.project_now(conn, self._project)
+        if row is not None:
+            self._described, self._connected_at = project_from_row(row), row["connected_at"]
+        try:
+            self._loaded = self._processor.policy(conn, self._project)
+        except (BadPolicy, BrokenRegistry) as error:
+            log.error("policy_unusable", reason=str(error))  # noqa: TRY400 - the sentence says it all
+            self._unusable = f"Kept, but not judged, because the policy cannot be used: {error}"[:500]
+        self._read_ahead(view)
+        return view
+
+    def close(self) -> None:
+        """Let go of the snapshot."""
+        self._view = None
+        self._snapshot.close()
+
+    def _read_ahead(self, view: View) -> None:
+        """Ask once for what the annotations that come next will ask for one by one."""
+        coming: list[Annotation] = []
+        for delivery in self._coming:
+            coming += delivery.event.annotations[: _AT_ONCE - len(coming)] if delivery.event is not None else ()
+        tasks = {annotation.task for annotation in coming}
+        self._known = set(_KNOWN.rows(view.conn, ids={annotation.id for annotation in coming}))
+        self._looked_up = {annotation.id for annotation in coming}
+        view.read(tasks)
+        people = {f"annotator:{person}" for a in coming if (person := a.completed_by or a.updated_by) is not None}
+        named = {subject_of_task(task) for delivery in self._coming if delivery.event for task in delivery.event.tasks}
+        if subjects := self._processor.likely_subjects(people, named):
+            rules = [active.key for active in self._loaded.rules] if self._loaded is not None else []
+            view.memories.read(rules, subjects)
+
+    # Taking deliveries
+
+    def process(self) -> None:
+        """Take each delivery, and write them."""
+        while self._coming:
+            self.take(self._coming[0])
+            self._coming.popleft()
+        self.write()
+
+    def take(self, delivery: Delivery) -> None:
+        """Take the next delivery into the batch, writing what came before where it must be read first."""
+        event = delivery.event
+        if event is None:
+            raise RuntimeError("a delivery is processed with its event")
+        if not event.known:
+            self._finish(delivery, "ignored")
+            return
+        alone = False
+        if event.action not in ANNOTATION_ACTIONS or not self._note(delivery, event):
+            self.write()
+            if not self._changed(delivery, event):
+                return
+        for number, annotation in enumerate(event.annotations, start=1):
+            if annotation.created_at is None or self._is_known(annotation):
+                alone = self._again(delivery, event, annotation)
+            else:
+                alone = self._first_time(delivery, event, annotation)
+            if number < len(event.annotations) and (alone or len(self._judged) >= _AT_ONCE):
+                self.write(delivery)
+        self._finish(delivery, "failed" if delivery.error else "done")
+        if alone:
+            self.write()
+
+    def _finish(self, delivery: Delivery, state: inbox.State) -> None:
+        delivery.state = state
+        self._finished.append(delivery)
+
+    def _note(self, delivery: Delivery, event: Event) -> bool:
+        """Remember what an event says of its project and tasks; False where that changes what rules would read."""
+        view = self._opened()
+        known = {task.id: view.task_times(task.id) for task in event.tasks}
+        for task in event.tasks:
+            before = known[task.id]
+            if before is not None and task.created_at and before.created_at and task.created_at != before.created_at:
+                return False  # another task has got its id
+        told = event.project
+        if told is not None and told.id == self._project and told.label_config and told != self._described:
+            now = self._described.updated_at if self._described is not None else None
+            if not (told.updated_at and now and told.updated_at < now):
+                self._projects.append(told)
+                self._described = told
+        for task in event.tasks:
+            noted, before = self._tasks.get(task.id), known[task.id]
+            updated = noted[0].updated_at if noted is not None else before.updated_at if before is not None else None
+            if not (task.updated_at and updated and task.updated_at < updated):
+                deleted = before.deleted_at if before is not None and delivery.origin == "webhook" else None
+                self._tasks[task.id] = (task, deleted)
+        return True
+
+    def _changed(self, delivery: Delivery, event: Event) -> bool:
+        """Write at once what an event says of its project and tasks; False where nothing of it is left to do."""
+        delivery.state = "pending" if event.annotations else "done"
+        now = self._processor.clock()
+
+        def job(conn: sa.Connection) -> None:
+            inbox.put(conn, [delivery], now)
+            if not delivery.duplicate:
+                _keep_surroundings(conn, delivery, event, now)
+
+        self._store.write(job)
+        if event.annotations and not delivery.duplicate:
+            return True
+        delivery.settled.set()
+        return False
+
+    def _is_known(self, annotation: Annotation) -> bool:
+        view = self._opened()
+        if annotation.id not in self._looked_up:
+            self._known |= set(_KNOWN.rows(view.conn, ids=[annotation.id]))
+            self._looked_up.add(annotation.id)
+        return annotation.id in self._new or (annotation.id, annotation.created_at) in self._known
+
+    def _first_time(self, delivery: Delivery, event: Event, annotation: Annotation) -> bool:
+        """Look at an annotation that the store does not have yet; others may follow in the same batch."""
+        at = annotation.updated_at or annotation.created_at or delivery.received_at
+        judged = Judged(delivery, annotation, None, at, fresh=True, author=author_of(annotation))
+        judged.first = self._is_first(delivery, event, judged)
+        self._look(delivery, event, judged)
+        self._new.add(annotation.id)
+        if judged.first:
+            view, annotator = self._opened(), annotation.completed_by or judged.author
+            for judgment in judged.judgments:
+                if annotator is not None and not judgment.region:
+                    opinion = TaskJudgment(annotator, annotation.id, judgment, at)
+                    view.add_opinion(annotation.task, opinion)
+        return False
+
+    def _again(self, delivery: Delivery, event: Event, annotation: Annotation) -> bool:
+        """Look at an annotation that the store, or this batch, has: by itself, since what it was must be read."""
+        if self._finished or self._judged:
+            self.write(delivery)
+        conn = self._opened().conn
+        if delivery.id is None and (before := inbox.same(conn, delivery)) is not None and before[1] != "pending":
+            return False  # a redelivery
+        at = annotation.updated_at or annotation.created_at or delivery.received_at
+        existing = _existing(conn, annotation)
+        if existing is not None and existing["project"] != delivery.project:
+            return False  # whoever has one project's token says nothing about another's annotations
+        judged = Judged(delivery, annotation, existing, at, fresh=True, author=author_of(annotation))
+        if existing is not None:
+            version = _version(conn, existing["row"], at, annotation)
+            judged.late = at < existing["updated_at"]
+            judged.fresh = version is None and (not judged.late or _overtaken(conn, event, existing["row"], at))
+            if version is not None and not version["judged"] and at == existing["updated_at"]:
+                judged.unjudged = version["id"]
+                judged.first = version["first"]
+            # A deletion is final unless Label Studio itself lists the annotation again.
+            if existing["deleted_at"] is not None and delivery.origin == "webhook":
+                judged.fresh = False
+        if judged.fresh:
+            judged.first = self._is_first(delivery, event, judged)
+        self._look(delivery, event, judged)
+        return True
+
+    def _look(self, delivery: Delivery, event: Event, judged: Judged) -> None:
+        """Read what an annotation says and let the rules look at it, where they are to."""
+        judged.judgments = judgments_of(judged.annotation.result) if judged.wanted else ()
+        judge = event.action != "TASKS_CREATED" or delivery.origin != "webhook"
+        judge = judge and judged.wanted and self._is_judged(judged)
+        delivery.error = self._unusable
+        judged.complete = self._unusable is None or not judge
+        if judge and self._unusable is None and self._loaded is not None:
+            self._processor.judge(self._opened(), self._loaded, judged, self._submission(event, judged))
+        self._judged.append(judged)
+
+    def _is_first(self, delivery: Delivery, event: Event, judged: Judged) -> bool:
+        annotation = judged.annotation
+        if annotation.was_cancelled or annotation.ground_truth or judged.author is None:
+            return False
+        if judged.late:
+            return True
+        if judged.existing is not None:
+            # A skip that becomes a submission later is a first submission then.
+            return not _ever_submitted(self._opened().conn, judged.existing["row"])
+        if delivery.origin == "webhook":
+            return event.action != "ANNOTATION_UPDATED"
+        # Found by looking: what it was before an edit that no webhook brought cannot be known.
+        return annotation.created_at is None or judged.at - annotation.created_at <= _SAME_SAVE
+
+    def _is_judged(self, judged: Judged) -> bool:
+        annotation, own = judged.annotation, self._processor.own_user
+        foreign = annotation.updated_by not in (None, annotation.completed_by) and annotation.completed_by is not None
+        return not (
+            annotation.was_cancelled
+            or annotation.ground_truth
+            or foreign
+            or (own is not None and own in (annotation.completed_by, annotation.updated_by))
+        )
+
+    def _submission(self, event: Event, judged: Judged) -> Submission:
+        annotation = judged.annotation
+        task = event.task_of(annotation)
+        if task is None and (row := records.get_task(self._opened().conn, annotation.task)) is not None:
+            task = _task_from_row(row)
+        project = self._described or event.project or Project(self._project)
+        return Submission(
+            annotation=annotation,
+            task=task or Task(annotation.task, self._project),
+            project=project,
+            config=parse_config(project.label_config),
+            judgments=judged.judgments,
+            author=judged.author,
+            first=judged.first,
+            at=judged.at,
+        )
+
+    # Writing
+
+    def write(self, unfinished: Delivery | None = None) -> None:
+        """Write everything taken so far; an ``unfinished`` delivery is made durable as pending with it."""
+        if not (self._finished or self._judged or unfinished):
+            return
+        finished, judged, view = self._finished, self._judged, self._view
+        deliveries = finished if unfinished is None else [*finished, unfinished]
+        now = self._processor.clock()
+
+        def job(conn: sa.Connection) -> list[tuple[Judged, int]]:
+            inbox.put(conn, deliveries, now)
+            for project in self._projects:
+                records.save_project(conn, project, now)
+            records.put_tasks(conn, self._tasks.values())
+            found = keep_judged(conn, judged, self._loaded, self._connected_at, now)
+            if view is not None:
+                people = {f"annotator:{one.author}" for one in judged}
+                self._processor.learn(view, people, {subject_of_task(task) for task, _deleted in self._tasks.values()})
+                records.put_rule_states(conn, self._project, view.memories.changes(), now)
+            return found
+
+        self.close()
+        for one, finding in self._store.write(job):
+            log.info("finding_made", delivery=one.delivery.id, finding=finding, annotation=one.annotation.id)
+        self._begin()
+        for delivery in deliveries:
+            delivery.kept = True
+        for delivery in finished:
+            delivery.settled.set()
+
+
+def _keep_surroundings(conn: sa.Connection, delivery: Delivery, event: Event, now: datetime) -> None:
+    """Keep what an event says of its project and tasks, and of what is gone."""
+    project = delivery.project
+    if event.project is not None and event.project.id == project and event.project.label_config:
+        records.save_project(conn, event.project, now)
+    for task in event.tasks:
+        records.save_task(conn, task, now, listed=delivery.origin != "webhook")
+    if event.action == "ANNOTATIONS_DELETED":
+        records.mark_deleted(conn, project, event.deleted, now)
+    elif event.action == "TASKS_DELETED":
+        records.mark_tasks_deleted(conn, project, event.deleted, now)
+    elif event.action in REVIEW_ACTIONS:
+        keep_review(conn, project, event, now)
 
 
 def author_of(annotation: Annotation) -> int | None:
@@ -288,6 +480,7 @@ def _overtaken(conn: sa.Connection, event: Event, row: int, at: datetime) -> boo
         return False
     known = sa.select(annotation_versions.c.id).where(
         annotation_versions.c.annotation_row == row,
+        annotation_versions.c.refuted_at.is_(None),
         sa.or_(annotation_versions.c.first, annotation_versions.c.updated_at <= at),
     )
     return conn.execute(known.limit(1)).first() is None
@@ -295,7 +488,9 @@ def _overtaken(conn: sa.Connection, event: Event, row: int, at: datetime) -> boo
 
 def _ever_submitted(conn: sa.Connection, row: int) -> bool:
     query = sa.select(annotation_versions.c.id).where(
-        annotation_versions.c.annotation_row == row, sa.not_(annotation_versions.c.was_cancelled)
+        annotation_versions.c.annotation_row == row,
+        annotation_versions.c.refuted_at.is_(None),
+        sa.not_(annotation_versions.c.was_cancelled),
     )
     return conn.execute(query.limit(1)).first() is not None
 
@@ -312,12 +507,3 @@ def _task_from_row(row: Row) -> Task:
         "updated_at",
     )
     return Task(**{column: row[column] for column in columns})
-
-
-def _finish(conn: sa.Connection, delivery: int, state: str, now: datetime, error: str | None = None) -> None:
-    conn.execute(_FINISH, {"delivery": delivery, "state": state, "processed_at": now, "error": error})
-
-
-def fail_delivery(conn: sa.Connection, delivery: int, now: datetime, error: str) -> None:
-    """Set a delivery aside that cannot be processed; its body stays for a person to look at."""
-    _finish(conn, delivery, "failed", now, error)

@@ -4,7 +4,9 @@ A prompt is a finding with standing actions of the kinds ``prompt`` and ``rework
 
     approved -> delivering (shown in the page, not confirmed) -> done
 
-A ``rework`` is shown once the outbox has verified it (``target.verified``), a delivery being a mere hint.
+A ``rework`` is shown once the outbox has verified it (``target.verified``), a delivery being a mere hint. A
+``prompt`` is compared with Label Studio when it is about to be shown, and held back where Label Studio denies it
+(``target.denied``); where Label Studio does not answer, it is shown: it is only a note.
 A ``prompt`` is done when the annotator acknowledges or disputes it. A ``rework`` is done when they dispute
 it, or when the engine sees their new version of the annotation; acknowledging it (they open the annotation
 again) is not yet doing it.
@@ -20,13 +22,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
-from labelguard.connectors import Studio
+from labelguard.connectors import NotFound, Studio
 from labelguard.engine import Clock, Engine
 from labelguard.feedback import render
 from labelguard.policy import BadPolicy, Policy, build_rules, load_policy
+from labelguard.processing import author_of
 from labelguard.reconcile import refresh_task
 from labelguard.store import Store, records
+
+log = structlog.get_logger(__name__)
 
 KINDS = ("prompt", "rework")
 STANDING = ("approved", "delivering")
@@ -153,11 +159,14 @@ class Prompts:
             self._fetched[annotator] = now
             return True
 
-    def waiting(self, project: int, annotator: int, annotation: int | None = None) -> list[Prompt]:
+    def waiting(
+        self, project: int, annotator: int, annotation: int | None = None, *, confirmed: bool = False
+    ) -> list[Prompt]:
         """What an annotator is shown now: after saving ``annotation`` or, without it, on opening the page.
 
         The annotation's own prompts come first, then others that wait, oldest first. What was shown but not
-        answered comes again; new ones only as far as the policy's ``prompts_per_hour`` allows.
+        answered comes again; new ones only as far as the policy's ``prompts_per_hour`` allows. With ``confirmed``,
+        those that :meth:`confirm` did not come to wait as well.
         """
         with self._store.read() as conn:
             if not records.actions_enabled(conn):
@@ -172,6 +181,8 @@ class Prompts:
                 actions = [action for action in standing if _prepared(action)]
                 if not actions or any(self._being_verified(action) for action in standing):
                     continue
+                if confirmed and any(_unconfirmed(action) for action in actions):
+                    continue
                 finding = records.get_finding(conn, finding_id)
                 if finding is None or not self._visible(conn, finding, asked):
                     continue
@@ -183,6 +194,63 @@ class Prompts:
                 if len(prompts) == _MOST:
                     break
             return prompts
+
+    def confirm(self, project: int, annotator: int, annotation: int | None = None) -> bool:
+        """Ask Label Studio about what :meth:`waiting` would show and nobody has confirmed yet.
+
+        Returns whether there is a Label Studio to ask. What it denies (a delivery was forged, or tells of
+        somebody else) is held back from the annotator.
+
+        Raises:
+            ConnectorError: Label Studio did not answer; what it was not asked about is shown.
+        """
+        if self._studio is None:
+            return False
+        with self._store.read() as conn:
+            asked = _own(records.get_annotation(conn, annotation) if annotation else None, annotator, project)
+            wanted = [
+                action
+                for finding_id, standing in _grouped(conn, project, annotator, asked)
+                if any(_unconfirmed(action) for action in standing)
+                and (finding := records.get_finding(conn, finding_id)) is not None
+                and self._visible(conn, finding, asked)
+                for action in standing
+                if action["kind"] == "prompt" and _unconfirmed(action)
+            ]
+        # What was denied before is asked about last: a flood of forged ones must not hold the genuine back.
+        for action in sorted(wanted, key=lambda action: bool((action["target"] or {}).get("denied")))[:_MOST]:
+            denied = self._denied(action)
+            known = {"denied": True} if denied else {"denied": False, "confirmed": True}
+            self._note(action, known)
+        return True
+
+    def _note(self, action: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+        """Add what became known to an action's target, to which the outbox writes as well."""
+
+        def job(conn: sa.Connection) -> None:
+            row = records.get_action(conn, action["id"])
+            if row is not None:
+                records.update_action(conn, row["id"], self._clock(), target={**(row["target"] or {}), **known})
+
+        self._store.write(job)
+
+    def _denied(self, action: Mapping[str, Any]) -> bool:
+        """Whether Label Studio itself contradicts what an action says about its annotation."""
+        if self._studio is None:
+            return False
+        try:
+            now = self._studio.annotation(action["annotation"])
+        except NotFound:
+            return True
+        target = action["target"] or {}
+        if now.updated_at is None or "updated_at" not in target:
+            return False
+        judged = datetime.fromisoformat(target["updated_at"])
+        if now.updated_at > judged:
+            # Saved again since: what it was, nobody can tell any more; whose it is, is there.
+            return bool(now.completed_by != action["annotator"])
+        same = now.updated_at == judged and now.content_hash == target.get("content_hash")
+        return not same or author_of(now) != action["annotator"]
 
     def _shown_lately(self, conn: sa.Connection, project: int, annotator: int) -> int:
         since = self._clock() - _HOUR
@@ -244,11 +312,13 @@ class Prompts:
     def seen(self, finding: int, annotator: int) -> None:
         """It was shown. Raises :class:`NoSuchPromptError`."""
 
-        def job(conn: sa.Connection) -> None:
-            for action in self._standing(conn, finding, annotator):
-                self._mark_shown(conn, action)
+        def job(conn: sa.Connection) -> tuple[list[int], int | None]:
+            shown = [a["id"] for a in self._standing(conn, finding, annotator) if self._mark_shown(conn, a)]
+            return shown, self._finding(conn, finding, annotator)["delivery"]
 
-        self._store.write(job)
+        shown, delivery = self._store.write(job)
+        for action in shown:
+            log.info("action_shown", action=action, finding=finding, delivery=delivery)
 
     def acknowledge(self, finding: int, annotator: int) -> None:
         """The annotator read it; a rework still waits for the work. Raises :class:`NoSuchPromptError`."""
@@ -301,12 +371,15 @@ class Prompts:
             if action["kind"] in KINDS:
                 yield action
 
-    def _mark_shown(self, conn: sa.Connection, action: dict[str, Any]) -> None:
-        if action["state"] == "approved" and _prepared(action):
+    def _mark_shown(self, conn: sa.Connection, action: dict[str, Any]) -> bool:
+        """Note that the annotator has it before them; whether that is news."""
+        shown = action["state"] == "approved" and _prepared(action)
+        if shown:
             now = self._clock()
             # Kept beside the target: `updated_at` moves on with the answer, and the hour counts from here.
             target = {**(action["target"] or {}), "shown_at": now.isoformat()}
             records.update_action(conn, action["id"], now, state="delivering", target=target)
+        return shown
 
     def _set_state(self, conn: sa.Connection, finding: int, state: str, annotator: int, note: str) -> None:
         records.set_finding_state(conn, finding, state, by=f"annotator {annotator}", note=note, now=self._clock())
@@ -349,7 +422,15 @@ class _PolicyFacts:
 
 def _prepared(action: Mapping[str, Any]) -> bool:
     """Whether the page may show it: an annotation goes back only once Label Studio confirmed what it says."""
-    return action["kind"] != "rework" or bool((action["target"] or {}).get("verified"))
+    target = action["target"] or {}
+    return not target.get("denied") if action["kind"] != "rework" else bool(target.get("verified"))
+
+
+def _unconfirmed(action: Mapping[str, Any]) -> bool:
+    """Whether an action says something of an annotation that nobody has compared with Label Studio."""
+    target = action["target"] or {}
+    told = action["annotation"] is not None and "updated_at" in target
+    return told and not (target.get("confirmed") or target.get("verified"))
 
 
 def _own(row: dict[str, Any] | None, annotator: int, project: int) -> dict[str, Any] | None:

@@ -1,15 +1,25 @@
-"""Reconciliation: what the webhook missed is found by asking Label Studio.
+"""Reconciliation: what the webhook missed is found by asking Label Studio, and what it invented too.
 
 ``task.updated_at`` is bumped by every annotation that is made, edited, skipped or deleted, alone or in bulk
 (checked on Label Studio 1.23 by the live tests), so listing the tasks changed since the last time finds
 them all. Bulk actions stamp thousands of tasks with one time and imports become visible minutes after theirs:
 each listing therefore begins a margin before the newest change seen, and what is already known costs one
 comparison. Deleted tasks leave no trace, only the full audit finds them.
+
+Deliveries may be forged, so each is confirmed once: the tasks that deliveries since the last time spoke about
+and that the listing did not show are asked for by name. Genuine ones are in the listing, so this costs nothing
+as long as nobody lies. What Label Studio says stands, whatever times a delivery claimed: versions that it does
+not have are *refuted* (kept, but no evidence and in no statistics), and noted as doubts
+(:mod:`labelguard.distrust`).
+
+What cannot be known is not guessed: a version that only looking found may have had others before it, which no
+delivery brought, and counts as ``unknown``; an annotation that was made and deleted between two looks cannot be
+told from one that never was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -18,19 +28,41 @@ from typing import Any
 import sqlalchemy as sa
 
 from labelguard.connectors import NotFound, Studio, TaskRecord
-from labelguard.engine import Clock, Engine, Origin
-from labelguard.events import Annotation, Event, Project
+from labelguard.engine import Clock, Engine
+from labelguard.events import Annotation, Event, Project, Task
+from labelguard.inbox import Origin
+from labelguard.memory import rebuild
+from labelguard.processing import author_of
 from labelguard.store import Store, records
 from labelguard.store.records import Row
 
 MARGIN = timedelta(minutes=10)
-"""How far behind its newest known change each listing begins."""
+"""How far behind its newest known change each listing begins; also how far apart the clocks of Label Studio's own
+machines may be. Our clock has no part in it."""
 
 BATCH = 100
 """Tasks compared, and fed to the engine, at a time."""
 
+SAME_SAVE = timedelta(seconds=5)
+"""Label Studio stamps created_at and updated_at of one save milliseconds apart."""
+
 CONFIRMED = 50
-"""How many vanished tasks an audit asks for one by one before it believes its listing."""
+"""How many vanished tasks are asked for one by one before the rest is believed to be gone as well."""
+
+ASKED = 1000
+"""How many tasks of deliveries that the listing does not confirm are asked for at a time; the audit does the rest."""
+
+GRACE = timedelta(seconds=60)
+"""A delivery may come before Label Studio has committed what it tells of: younger ones are confirmed next time."""
+
+AGREE = timedelta(seconds=2)
+"""Clocks that differ by less agree: Label Studio tells its own to the second."""
+
+SLACK = timedelta(seconds=5)
+"""Label Studio stamps an annotation and its task within one save."""
+
+_NOT_THERE = "Label Studio does not have what a delivery said here, so nothing follows from it."
+_NOT_BY_THEM = "Label Studio says that somebody else saved this, so nothing follows from it."
 
 Progress = Callable[[int, int | None], None]
 """Told how many tasks have been looked at so far, and of how many, where that is known."""
@@ -51,13 +83,32 @@ class ReconcileReport:
     deleted: int = 0
     """Annotations that are gone, those of deleted tasks included."""
     tasks_deleted: int = 0
+    lost: int = 0
+    """New annotations that were edited before anybody told of them: nobody knows what they said at first."""
     project_changed: bool = False
     """Whether the guideline, the labeling interface or a setting had changed."""
+    tasks_changed: int = 0
+    """Tasks that the store did not have, or had otherwise."""
+    restored: int = 0
+    """Annotations that are there although a delivery said that they, or their tasks, were deleted."""
+    refuted: int = 0
+    """Versions that deliveries told of and Label Studio does not have."""
+    unknown: int = 0
+    """Annotations found changed by looking: versions in between may be missing, and nobody can tell."""
+    young: int = 0
+    """Annotations that Label Studio does not confirm yet: they are looked at again next time."""
+    unchecked: int = 0
+    """Tasks of unconfirmed deliveries that were not asked for, because there were too many: the audit will."""
 
     @property
     def missed(self) -> int:
         """How much the webhook had missed."""
-        return self.new + self.changed + self.deleted + self.tasks_deleted + self.project_changed
+        return self.new + self.changed + self.deleted + self.tasks_deleted + self.project_changed + self.restored
+
+    @property
+    def repaired(self) -> int:
+        """How much of the store was not as Label Studio has it."""
+        return self.missed + self.refuted
 
     def summary(self) -> dict[str, Any]:
         """The report as JSON values, for the job's record."""
@@ -68,7 +119,15 @@ class ReconcileReport:
             "changed": self.changed,
             "deleted": self.deleted,
             "tasks_deleted": self.tasks_deleted,
+            "lost": self.lost,
             "project_changed": self.project_changed,
+            "tasks_changed": self.tasks_changed,
+            "restored": self.restored,
+            "refuted": self.refuted,
+            "repaired": self.repaired,
+            "unknown": self.unknown,
+            "young": self.young,
+            "unchecked": self.unchecked,
         }
 
 
@@ -86,7 +145,7 @@ def reconcile(
     """Bring the store in step with Label Studio; what is new or different goes through the engine.
 
     ``full`` lists every task, and so finds deleted tasks and ground truth that moved without a trace.
-    Running it twice, or after a crash in the middle, does no harm: the cursor moves last.
+    Running it twice, or after a crash in the middle, does no harm: the cursors move last.
 
     Raises:
         ConnectorError: Label Studio did not answer; what was already fed stays.
@@ -94,29 +153,68 @@ def reconcile(
     if engine.own_user is None:
         engine.own_user = studio.server().user.id
     engine.process_pending()
+    began = clock()
     with store.read() as conn:
         cursor = _cursor(conn, project)
+        position = _position(conn, project)
+        newest_delivery = records.newest_delivery(conn, project, began)
+        settled = {age: records.newest_delivery(conn, project, began - age) for age in (SLACK, GRACE)}
         known_tasks = records.live_task_ids(conn, project) if full else set()
+        if full:
+            known_tasks |= records.annotated_task_ids(conn, project)
+    note_clock(store, studio, clock)
     info = studio.project(project)
-    report = ReconcileReport(project, full=full, project_changed=_save_project(store, info, clock()))
+    look = _Look(store, engine, studio, info, position.at, clock, origin)
+    look.count(project_changed=look.project())
     since = None if full or cursor is None else cursor - MARGIN
     newest = cursor
     seen: set[int] = set()
     for batch in _batches(studio.tasks_changed(project, since, page_size=BATCH)):
-        report = _take(store, engine, studio, info, batch, report, clock=clock, origin=origin)
+        look.take(batch)
         for record in batch:
             seen.add(record.task.id)
             if record.task.updated_at and (newest is None or record.task.updated_at > newest):
                 newest = record.task.updated_at
         if progress is not None:
-            progress(report.tasks, None)
+            progress(look.report.tasks, None)
     if full:
-        gone = _confirmed_gone(studio, sorted(known_tasks - seen))
-        report = _forget_tasks(store, project, gone, report, clock())
-    if newest is not None and newest != cursor:
-        value = newest.isoformat()
-        store.write(lambda conn: records.set_cursor(conn, _cursor_name(project), value, clock()))
-    return report
+        look.report = replace(look.report, full=True)
+        look.ask(sorted(known_tasks - seen))
+    reached = look.confirm(position.delivery, newest_delivery, seen)
+    # Ids are given out before they are committed, so the newest are looked at again; and so is what may yet come.
+    age = GRACE if look.report.young else SLACK
+    at = began - age if reached >= settled[age] else position.at
+    reached = max(position.delivery, min(reached, settled[age]))
+    value = newest.isoformat() if newest is not None else None
+
+    def keep(conn: sa.Connection) -> None:
+        if newest != cursor:
+            records.set_cursor(conn, _cursor_name(project), value, clock())
+        if reached != position.delivery or at != position.at:
+            _set_position(conn, project, _Position(reached, at), clock())
+
+    store.write(keep)
+    if full:
+        rebuild(store, engine, project, clock=clock)
+    return look.report
+
+
+def note_clock(store: Store, studio: Studio, clock: Clock) -> timedelta:
+    """Remember how far Label Studio's clock is ahead of ours: times of annotations are by Label Studio's."""
+    asked = clock()
+    theirs = studio.time()
+    answered = clock()
+    with store.read() as conn:
+        known = records.clock_skew(conn)
+    if theirs is None:
+        return known
+    skew = theirs - (asked + (answered - asked) / 2)
+    if abs(skew) < AGREE:
+        skew = timedelta(0)
+    if abs(skew - known) >= AGREE or (not skew and known):
+        store.write(lambda conn: records.set_clock_skew(conn, skew, answered))
+        return skew
+    return known
 
 
 def audit(
@@ -140,66 +238,370 @@ def refresh_task(
     Raises:
         ConnectorError: Label Studio did not answer.
     """
-    info = studio.project(project)
-    report = ReconcileReport(project)
-    return _take(store, engine, studio, info, [studio.task(task)], report, clock=clock, origin="reconcile")
+    with store.read() as conn:
+        position = _position(conn, project)
+    look = _Look(store, engine, studio, studio.project(project), position.at, clock, "reconcile")
+    look.take([studio.task(task)])
+    return look.report
 
 
-def _take(
-    store: Store,
-    engine: Engine,
-    studio: Studio,
-    info: Project,
-    batch: Sequence[TaskRecord],
-    report: ReconcileReport,
-    *,
-    clock: Clock,
-    origin: Origin,
-) -> ReconcileReport:
-    """Compare a batch of tasks with the store, and feed the difference to the engine."""
-    new: list[tuple[TaskRecord, Annotation]] = []
-    changed: list[tuple[TaskRecord, Annotation]] = []
-    touched: list[TaskRecord] = []
-    deleted = tasks_deleted = 0
-    for record in batch:
-        with store.read() as conn:
-            stored = records.current_annotations(conn, info.id, task=record.task.id)
-            task_row = records.get_task(conn, record.task.id)
-        now = record
-        if _missing(stored, record):
-            # A webhook may have brought an annotation after this task was listed: only what a second look,
-            # later than our reading of the store, does not show either is gone.
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """Up to where deliveries have been compared with Label Studio."""
+
+    delivery: int = 0
+    at: datetime | None = None
+    """What was recorded before this was there when Label Studio was asked; by our clock, as ``recorded_at`` is."""
+
+
+class _Look:
+    """One look at Label Studio: compares, keeps what it has, and feeds the difference to the engine."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        studio: Studio,
+        info: Project,
+        confirmed: datetime | None,
+        clock: Clock,
+        origin: Origin,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._studio = studio
+        self._info = info
+        self._confirmed = confirmed
+        self._clock = clock
+        self._origin = origin
+        self._asked = 0
+        self._strays: set[int] = set()
+        self._writes: list[Callable[[sa.Connection], object]] = []
+        self.report = ReconcileReport(info.id)
+
+    def count(self, **more: int) -> None:
+        """Add to the report."""
+        self.report = replace(self.report, **{name: getattr(self.report, name) + n for name, n in more.items()})
+
+    # The project
+
+    def project(self) -> bool:
+        """Keep the project as it is; returns whether the store had it otherwise."""
+        info, now = self._info, self._clock()
+        with self._store.read() as conn:
+            row = records.get_project(conn, info.id)
+            described = records.list_guidelines(conn, info.id)
+        columns = ("title", "label_config", "guideline", "maximum_annotations", "skip_queue")
+        wrong = [column for column in columns if row is not None and row[column] != getattr(info, column)]
+        if wrong and _was_never(described, info):
+            self._doubt("project", f"its {' and '.join(wrong)}.")
+            # Nor is the time true that it came with.
+            self._writes.append(lambda conn: records.forget_project_time(conn, info.id))
+        self._writes.append(lambda conn: records.save_project(conn, info, now, listed=True))
+        self._flush()
+        return row is None or bool(wrong)
+
+    # Tasks and their annotations
+
+    def take(self, batch: Sequence[TaskRecord]) -> None:
+        """Compare tasks with the store, keep them, and feed what is new or different."""
+        known = self._known(batch)
+        new: list[tuple[TaskRecord, Annotation]] = []
+        changed: list[tuple[TaskRecord, Annotation]] = []
+        for record in batch:
+            task_row, rows = known[record.task.id]
+            now = record
+            if self._is_odd(task_row, rows, record):
+                # A webhook may have brought something after this task was listed: only what a second look,
+                # later than our reading of the store, does not show either is gone, or never was.
+                try:
+                    now = self._studio.task(record.task.id)
+                except NotFound:
+                    self.forget([record.task.id])
+                    continue
+            self._keep_task(task_row, now)
+            self._compare(now, rows, new, changed)
+        self._flush()
+        _feed(self._engine, self._info, new, changed, origin=self._origin, at=self._clock())
+        self.count(tasks=len(batch), new=len(new), changed=len(changed))
+        strays, self._strays = sorted(self._strays), set()
+        if strays:
+            self._ask_each(strays)
+
+    def forget(self, gone: Sequence[int]) -> None:
+        """Tasks that Label Studio does not have (any more): they and their annotations are gone."""
+        project, now = self._info.id, self._clock()
+        with self._store.read() as conn:
+            tasks = records.tasks_by_id(conn, gone)
+            rows = [row for row in records.annotations_about(conn, gone, ()) if row["project"] == project]
+            for row in rows:
+                self._missing(conn, row, None, seen=(tasks.get(row["task"]) or {}).get("confirmed_at") is not None)
+        live = [task for task, row in tasks.items() if row["project"] == project and row["deleted_at"] is None]
+        if live:
+            self._writes.append(lambda conn: records.mark_tasks_deleted(conn, project, live, now))
+        self._flush()
+        self.count(tasks_deleted=len(live))
+
+    def ask(self, tasks: Sequence[int]) -> None:
+        """Ask by name for tasks that no listing showed.
+
+        Of many, a sample is asked for first: when none of it is there, the rest is believed to be gone too. A
+        listing that came back short (a lost permission, say) must not empty the store, and a forged deletion
+        not what it names.
+        """
+        sample = tasks[:: -(-len(tasks) // CONFIRMED)] if len(tasks) > CONFIRMED else tasks
+        gone = self._ask_each(sample)
+        rest = [task for task in tasks if task not in {*sample}]
+        if len(gone) == len(sample):
+            gone += rest
+        else:
+            few = rest[: max(0, ASKED - self._asked)]
+            gone += self._ask_each(few)
+            self.count(unchecked=len(rest) - len(few))
+        if gone:
+            self.forget(gone)
+
+    def _ask_each(self, tasks: Sequence[int]) -> list[int]:
+        """Take those that are there; returns those that are not."""
+        gone = []
+        for task in tasks:
+            self._asked += 1
             try:
-                now = studio.task(record.task.id)
+                record = self._studio.task(task)
             except NotFound:
-                deleted += len(stored)
-                tasks_deleted += _mark_tasks(store, info.id, [record.task.id], clock())
+                gone.append(task)
                 continue
-            lost = {row["id"] for row in _missing(stored, now)}
-            deleted += _mark_deleted(store, info.id, lost, clock())
-            stored = [row for row in stored if row["id"] not in lost]
-        known = {(row["id"], row["created_at"]): row for row in stored}
-        for annotation in now.annotations:
-            row = known.get((annotation.id, annotation.created_at))
-            if row is None:
-                new.append((now, annotation))
-            elif _differs(row, annotation):
-                changed.append((now, annotation))
-        if task_row is not None and (
-            task_row["data"] != dict(now.task.data)
-            or task_row["meta"] != dict(now.task.meta)
-            or task_row["overlap"] != now.task.overlap
-        ):
-            touched.append(now)
-    _feed(engine, info, new, changed, touched, origin=origin, at=clock())
-    return replace(
-        report,
-        tasks=report.tasks + len(batch),
-        new=report.new + len(new),
-        changed=report.changed + len(changed),
-        deleted=report.deleted + deleted,
-        tasks_deleted=report.tasks_deleted + tasks_deleted,
-    )
+            if record.task.project == self._info.id:
+                self.take([record])
+            else:
+                self._doubt("elsewhere", f"task {task}, which is in project {record.task.project}.")
+                gone.append(task)
+        return gone
+
+    # What deliveries said
+
+    def confirm(self, after: int, upto: int, seen: set[int]) -> int:
+        """Ask for what deliveries spoke about and no listing showed; returns the delivery that was reached."""
+        reached = after
+        while reached < upto:
+            if self._asked >= ASKED:
+                return reached
+            with self._store.read() as conn:
+                said = records.said_by_webhook(conn, self._info.id, reached, upto, BATCH)
+                spoken = {task for row in said for task in self._spoken(conn, row)} - seen
+            if not said:
+                return upto
+            seen |= spoken
+            self.ask(sorted(spoken))
+            self._flush()
+            reached = int(said[-1]["id"])
+        return max(reached, upto)
+
+    def _spoken(self, conn: sa.Connection, row: Row) -> set[int]:
+        """The tasks that a delivery spoke about."""
+        if "body" not in row:
+            by = row["completed_by"]
+            own = by == row["updated_by"] and by != str(self._engine.own_user)
+            if row["action"] == "ANNOTATION_CREATED" and row["ground_truth"] and own:
+                self._doubt("own-ground-truth", f"annotation {row['annotation']} by user {by}.")
+            return {task for task in (row["task"], row["of_task"]) if task is not None}
+        event = Event.from_delivery({}, row["body"])
+        tasks = {task.id for task in event.tasks} | {annotation.task for annotation in event.annotations}
+        if event.action == "TASKS_DELETED":
+            tasks |= {*event.deleted}
+        elif event.action == "ANNOTATIONS_DELETED":
+            rows = records.annotations_about(conn, (), event.deleted)
+            tasks |= {found["task"] for found in rows if found["project"] == self._info.id}
+        return tasks
+
+    # Comparing
+
+    def _known(self, batch: Sequence[TaskRecord]) -> dict[int, tuple[Row | None, list[Row]]]:
+        """What the store has about tasks: the row of each, and its annotations, deleted ones included."""
+        ids = [record.task.id for record in batch]
+        of_task = {(a.id, a.created_at): record.task.id for record in batch for a in record.annotations}
+        with self._store.read() as conn:
+            tasks = records.tasks_by_id(conn, ids)
+            rows = records.annotations_about(conn, ids, [annotation for annotation, _ in of_task])
+        known: dict[int, tuple[Row | None, list[Row]]] = {task: (tasks.get(task), []) for task in ids}
+        for row in rows:
+            # A delivery may have put an annotation into another task than Label Studio has it in.
+            task = of_task.get((row["id"], row["created_at"]), row["task"])
+            if task in known:
+                known[task][1].append(row)
+        return known
+
+    def _is_odd(self, task_row: Row | None, rows: Sequence[Row], record: TaskRecord) -> bool:
+        """Whether the store has what the listing has not, or later than the listing has it."""
+        claimed = task_row["updated_at"] if task_row is not None else None
+        if claimed and record.task.updated_at and claimed > record.task.updated_at:
+            return True
+        there = {(annotation.id, annotation.created_at): annotation for annotation in record.annotations}
+        for row in rows:
+            annotation = there.get((row["id"], row["created_at"]))
+            if annotation is None:
+                if self._may_be_missing(row, record.task.id):
+                    return True
+            elif row["deleted_at"] is not None or _contradicts(row, annotation):
+                return True
+        return False
+
+    def _may_be_missing(self, row: Row, task: int) -> bool:
+        """Whether an annotation that Label Studio does not list is news: one long deleted is none."""
+        if row["project"] != self._info.id or row["task"] != task:
+            return False
+        lately = self._confirmed is not None and row["deleted_at"] is not None
+        return row["deleted_at"] is None or (lately and row["deleted_at"] >= self._confirmed)
+
+    def _keep_task(self, row: Row | None, record: TaskRecord) -> None:
+        task, now = record.task, self._clock()
+        if row is not None and row["updated_at"] and task.updated_at and row["updated_at"] > task.updated_at + SLACK:
+            self._doubt("task", f"task {task.id} as of {row['updated_at']:%Y-%m-%d %H:%M:%S} UTC.")
+        same = row is not None and row["confirmed_at"] is not None and row["deleted_at"] is None
+        columns = ("project", "data", "meta", "overlap", "is_labeled", "created_at", "updated_at")
+        if row is None or not same or any(row[column] != getattr(task, column) for column in columns):
+            self._writes.append(lambda conn: records.keep_as_listed(conn, task, now))
+            self.count(tasks_changed=1)
+
+    def _compare(
+        self,
+        record: TaskRecord,
+        rows: Sequence[Row],
+        new: list[tuple[TaskRecord, Annotation]],
+        changed: list[tuple[TaskRecord, Annotation]],
+    ) -> None:
+        there = {(annotation.id, annotation.created_at): annotation for annotation in record.annotations}
+        known = {(row["id"], row["created_at"]): row for row in rows}
+        strays: list[int] = []
+        with self._store.read() as conn:
+            for key, row in known.items():
+                if key not in there and self._may_be_missing(row, record.task.id):
+                    if row["versions"] > 1 and (elsewhere := self._home(row)) is not None:
+                        strays.append(elsewhere)
+                    else:
+                        self._missing(conn, row, record.task)
+            for key, annotation in there.items():
+                row_known = known.get(key)
+                if row_known is None:
+                    new.append((record, annotation))
+                    self.count(unknown=_was_edited(annotation), lost=_was_edited(annotation))
+                    continue
+                row, again = self._healed(conn, row_known, annotation)
+                if again or _differs(row, annotation):
+                    changed.append((record, annotation))
+                    self.count(unknown=annotation.updated_at != row["updated_at"])
+        self._strays.update(strays)
+
+    def _home(self, row: Row) -> int | None:
+        """The task in which Label Studio has an annotation that a delivery put into another one."""
+        try:
+            found = self._studio.annotation(row["id"])
+        except NotFound:
+            return None
+        return found.task if found.created_at == row["created_at"] and found.task != row["task"] else None
+
+    def _missing(self, conn: sa.Connection, row: Row, task: Task | None, *, seen: bool = True) -> None:
+        """An annotation that Label Studio does not have: deleted, or never there.
+
+        It is refuted where it was never seen in Label Studio, or where it says that it was saved after anything
+        was saved in its task: each save stamps the task. ``seen`` is whether the task itself, now gone, was
+        ever seen.
+        """
+        now, live = self._clock(), row["deleted_at"] is None
+        versions = [v for v in records.versions_of(conn, row["row"]) if v["refuted_at"] is None]
+        unseen = self._confirmed is not None and all(
+            v["origin"] == "webhook" and v["recorded_at"] >= self._confirmed for v in versions
+        )
+        late = bool(task is not None and task.updated_at and row["updated_at"] > task.updated_at + SLACK)
+        young = any(v["recorded_at"] > now - GRACE for v in versions)
+        if versions and (unseen or late) and not young:
+            ids = [v["id"] for v in versions]
+            self._refute(ids)
+            kind = "annotation" if late or (live and not seen) else "unconfirmed"
+            self._doubt(kind, f"annotation {row['id']} of task {row['task']}.")
+        elif live:
+            self.count(deleted=1)
+        if versions and unseen and young:
+            self.count(young=1)
+        if live:
+            self._writes.append(lambda conn: records.set_annotation(conn, row["row"], deleted_at=now))
+
+    def _healed(self, conn: sa.Connection, row: Row, annotation: Annotation) -> tuple[Row, bool]:
+        """The row once nothing in it is left that Label Studio denies, and whether it must be judged again."""
+        deleted = row["deleted_at"] is not None
+        contradicts = _contradicts(row, annotation)
+        elsewhere = row["project"] != self._info.id or row["task"] != annotation.task
+        if not (deleted or contradicts or elsewhere or row["updated_at"] != annotation.updated_at):
+            return row, False
+        now, versions = self._clock(), records.versions_of(conn, row["row"])
+        false = [v for v in versions if v["refuted_at"] is None and _is_false(v, annotation)]
+        if any(v["recorded_at"] > now - GRACE for v in false):
+            self.count(young=1)
+            return row, False
+        same = next((v for v in versions if _is_it(v, annotation)), None)
+        standing = [v for v in versions if v["refuted_at"] is None and v not in false]
+        base = same or max(standing, key=lambda v: (v["updated_at"], v["id"]), default=None)
+        if false:
+            ids = [v["id"] for v in false]
+            self._refute(ids)
+            claimed = f"{false[-1]['updated_at']:%Y-%m-%d %H:%M:%S} UTC"
+            self._doubt("version", f"annotation {row['id']} of task {annotation.task} as of {claimed}.")
+        if deleted:
+            self._doubt("deletion", f"annotation {row['id']} of task {annotation.task}.")
+            self.count(restored=1)
+        if elsewhere:
+            self._doubt("elsewhere", f"annotation {row['id']}, which is in task {annotation.task}.")
+        by_others = contradicts and not false
+        taken = row["project"] != self._info.id
+        again = same is not None and (same["refuted_at"] is not None or by_others or taken)
+        if same is not None and again:
+            self._writes.append(lambda conn: self._right_version(conn, same, annotation, now))
+            if by_others:
+                self._doubt("people", f"annotation {row['id']} of task {annotation.task}.")
+        values = {**_of_version(base, row), "project": self._info.id, "task": annotation.task, "deleted_at": None}
+        if base is not None:
+            values |= {
+                column: now if _other_person(row[column], now) else row[column]
+                for column, now in (("completed_by", annotation.completed_by), ("updated_by", annotation.updated_by))
+            }
+        self._writes.append(lambda conn: records.set_annotation(conn, row["row"], **values))
+        return {**row, **values}, again
+
+    def _right_version(self, conn: sa.Connection, version: Row, annotation: Annotation, now: datetime) -> None:
+        """The version is there, but by others than a delivery said, or it was refuted too soon."""
+        if version["refuted_at"] is not None:
+            records.unrefute_version(conn, version["id"])
+        else:
+            records.dismiss_findings_of(conn, [version["id"]], _NOT_BY_THEM, now)
+            records.suspect_memory(conn, self._info.id, version["id"], now)
+        author = annotation.completed_by or author_of(annotation)
+        records.rename_author(
+            conn,
+            version["id"],
+            project=self._info.id,
+            editor=annotation.updated_by or annotation.completed_by,
+            author=author,
+        )
+
+    def _refute(self, versions: Sequence[int]) -> None:
+        project, now = self._info.id, self._clock()
+
+        def write(conn: sa.Connection) -> None:
+            records.refute_versions(conn, versions, _NOT_THERE, now)
+            records.suspect_memory(conn, project, min(versions), now)
+
+        self._writes.append(write)
+        self.count(refuted=len(versions))
+
+    def _doubt(self, kind: str, example: str) -> None:
+        project, now = self._info.id, self._clock()
+        self._writes.append(lambda conn: records.doubt(conn, project, kind, 1, example, now))
+
+    def _flush(self) -> None:
+        """Write what was decided, in one transaction."""
+        writes, self._writes = self._writes, []
+        if writes:
+            self._store.write(lambda conn: [write(conn) for write in writes])
 
 
 def _feed(
@@ -207,15 +609,11 @@ def _feed(
     info: Project,
     new: Sequence[tuple[TaskRecord, Annotation]],
     changed: Sequence[tuple[TaskRecord, Annotation]],
-    touched: Sequence[TaskRecord],
     *,
     origin: Origin,
     at: datetime,
 ) -> None:
     """Hand differences over as the deliveries that should have told of them."""
-    if touched:
-        tasks = [{**record.raw, "annotations": []} for record in touched]
-        _receive(engine, info, {"action": "TASKS_CREATED", "tasks": tasks}, origin, at)
     if new:
         body: dict[str, Any] = {
             "action": "ANNOTATIONS_CREATED",
@@ -226,7 +624,8 @@ def _feed(
     for record, annotation in changed:
         body = {"action": "ANNOTATION_UPDATED", "annotation": _raw(record, annotation), "task": _bare(record)}
         _receive(engine, info, body, origin, at)
-    engine.process_pending()
+    if new or changed:
+        engine.process_pending()
 
 
 def _receive(engine: Engine, info: Project, body: dict[str, Any], origin: Origin, at: datetime) -> None:
@@ -257,11 +656,6 @@ def _project_body(info: Project) -> dict[str, Any]:
     }
 
 
-def _missing(stored: Sequence[Row], record: TaskRecord) -> list[Row]:
-    there = {(annotation.id, annotation.created_at) for annotation in record.annotations}
-    return [row for row in stored if (row["id"], row["created_at"]) not in there]
-
-
 def _differs(row: Row, annotation: Annotation) -> bool:
     """Whether Label Studio's version is another one than the store's, and not an older one.
 
@@ -275,57 +669,66 @@ def _differs(row: Row, annotation: Annotation) -> bool:
         or annotation.content_hash != row["content_hash"]
         or annotation.was_cancelled != row["was_cancelled"]
         or annotation.ground_truth != row["ground_truth"]
-        or annotation.completed_by != row["completed_by"]
-        or annotation.updated_by != row["updated_by"]
+        or _other_person(row["completed_by"], annotation.completed_by)
+        or _other_person(row["updated_by"], annotation.updated_by)
     )
 
 
-def _mark_deleted(store: Store, project: int, ids: Collection[int], now: datetime) -> int:
-    return store.write(lambda conn: records.mark_deleted(conn, project, sorted(ids), now)) if ids else 0
+def _other_person(ours: int | None, theirs: int | None) -> bool:
+    """Whether Label Studio names somebody else; whom we erased we do not know any more."""
+    return ours != theirs and (ours is None or ours >= 0)
 
 
-def _mark_tasks(store: Store, project: int, tasks: Sequence[int], now: datetime) -> int:
-    return store.write(lambda conn: records.mark_tasks_deleted(conn, project, tasks, now)) if tasks else 0
+def _was_never(described: Sequence[Row], info: Project) -> bool:
+    """Whether a delivery described the project in a way in which Label Studio never had it.
 
-
-def _confirmed_gone(studio: Studio, missing: Sequence[int]) -> list[int]:
-    """Of the tasks an audit did not list, those that are really gone.
-
-    A listing that came back short (a lost permission, say) must not empty the store: the first ones are asked
-    for by name, and the rest is believed when none of them is there.
+    It was confirmed before, and is now exactly as it was then: nobody changes a guideline and changes it back
+    between two looks. (Label Studio's API does not tell when a project was changed.)
     """
-    gone = []
-    for task in missing[:CONFIRMED]:
-        try:
-            studio.task(task)
-        except NotFound:
-            gone.append(task)
-    believed = len(gone) == len(missing[:CONFIRMED])
-    return gone + list(missing[CONFIRMED:] if believed else [])
-
-
-def _forget_tasks(
-    store: Store, project: int, gone: Sequence[int], report: ReconcileReport, now: datetime
-) -> ReconcileReport:
-    if not gone:
-        return report
-    lost = set(gone)
-    with store.read() as conn:
-        annotations = sum(row["task"] in lost for row in records.current_annotations(conn, project))
-    tasks = _mark_tasks(store, project, gone, now)
-    return replace(report, deleted=report.deleted + annotations, tasks_deleted=report.tasks_deleted + tasks)
-
-
-def _save_project(store: Store, info: Project, now: datetime) -> bool:
-    with store.read() as conn:
-        row = records.get_project(conn, info.id)
-    same = row is not None and all(
-        row[column] == getattr(info, column)
-        for column in ("title", "label_config", "guideline", "maximum_annotations", "skip_queue")
+    if not described or described[-1]["confirmed_at"] is not None:
+        return False
+    confirmed = [each for each in described if each["confirmed_at"] is not None]
+    return bool(
+        confirmed and (confirmed[-1]["guideline"], confirmed[-1]["label_config"]) == (info.guideline, info.label_config)
     )
-    if not same:
-        store.write(lambda conn: records.save_project(conn, info, now))
-    return not same
+
+
+def _contradicts(row: Row, annotation: Annotation) -> bool:
+    """Whether Label Studio cannot have had what the row says, unless the row is newer than the listing."""
+    if annotation.updated_at is None or row["updated_at"] < annotation.updated_at:
+        return False
+    if row["updated_at"] > annotation.updated_at or row["content_hash"] != annotation.content_hash:
+        return True
+    # Nobody's name, where the user was deleted since.
+    return any(
+        now is not None and row[column] is not None and _other_person(row[column], now)
+        for column, now in (("completed_by", annotation.completed_by), ("updated_by", annotation.updated_by))
+    )
+
+
+def _is_false(version: Row, annotation: Annotation) -> bool:
+    """Whether Label Studio, which has this version now, never had that one."""
+    if annotation.updated_at is None or version["updated_at"] < annotation.updated_at:
+        return False
+    return bool(version["updated_at"] > annotation.updated_at or version["content_hash"] != annotation.content_hash)
+
+
+def _is_it(version: Row, annotation: Annotation) -> bool:
+    return bool(version["updated_at"] == annotation.updated_at and version["content_hash"] == annotation.content_hash)
+
+
+def _of_version(version: Row | None, row: Row) -> Row:
+    """The columns of an annotation's row as one of its versions has them; before any version, nothing."""
+    if version is None:
+        return {"updated_at": row["created_at"], "content_hash": "", "result": [], "was_cancelled": False}
+    columns = ("updated_at", "content_hash", "result", "was_cancelled", "ground_truth", "lead_time")
+    return {column: version[column] for column in columns}
+
+
+def _was_edited(annotation: Annotation) -> bool:
+    """Whether it was saved again after it was made: how it was then, nobody can tell any more."""
+    made, saved = annotation.created_at, annotation.updated_at
+    return made is not None and saved is not None and saved - made > SLACK
 
 
 def _cursor_name(project: int) -> str:
@@ -336,6 +739,21 @@ def _cursor(conn: sa.Connection, project: int) -> datetime | None:
     """The newest change seen, by Label Studio's own clock: ours may be ahead of it."""
     value = records.get_cursor(conn, _cursor_name(project))
     return datetime.fromisoformat(value) if value else None
+
+
+def _position_name(project: int) -> str:
+    return f"confirmed:{project}"
+
+
+def _position(conn: sa.Connection, project: int) -> _Position:
+    value = records.get_cursor(conn, _position_name(project))
+    return _Position(value["delivery"], datetime.fromisoformat(value["at"])) if value else _Position()
+
+
+def _set_position(conn: sa.Connection, project: int, position: _Position, now: datetime) -> None:
+    if position.at is not None:
+        value = {"delivery": position.delivery, "at": position.at.isoformat()}
+        records.set_cursor(conn, _position_name(project), value, now)
 
 
 def _batches(found: Iterator[TaskRecord]) -> Iterator[list[TaskRecord]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,8 +22,14 @@ _SECRET_WORDS = frozenset(
     | {"login", "passphrase", "passwd", "password", "passwords", "pwd", "sas", "secret", "secrets"}
     | {"sessionid", "signature", "token", "tokens"}
 )
+_SECRET_ENDINGS = ("apikey", "accesskey", "passwd", "password", "privatekey", "secret", "secretkey", "token")
+"""Ends of words that were run together: Django's ``csrfmiddlewaretoken``, ``clientsecret``."""
+
 _SECRET_PAIRS = frozenset({"access", "account", "api", "encryption", "private", "secret", "shared", "signing"})
 """Words that make a following ``key`` a secret: ``aws_access_key_id``, Azure's ``account_key``."""
+
+_REMEMBERED = 64
+"""Characters of a key up to which it is remembered whether it names a secret."""
 
 _CONTENT = frozenset({"data", "meta", "result", "prediction", "predictions", "drafts"})
 """Fields of tasks and annotations that hold the customer's own data and labels."""
@@ -45,35 +52,65 @@ def redact(body: Mapping[str, Any]) -> dict[str, Any]:
     Kept are a task's ``data`` and ``meta`` and everything inside results and predictions. Empty values and
     booleans are kept: they tell that something is not set, which admins need to see.
     """
-    return {key: _redacted(key, value, owner=key in _CONTENT_OWNERS) for key, value in body.items()}
+    return _object(body, frozenset(), owners=True)
 
 
 def is_secret_key(key: str) -> bool:
     """Whether a key names a secret: ``task_data_password``, ``apiKey``, ``X-Auth-Token``, ..."""
+    # Label Studio's own names are short and come with every delivery; what else is sent must not fill the memory.
+    return _names_secret(key) if len(key) <= _REMEMBERED else _names_secret.__wrapped__(key)
+
+
+@lru_cache(maxsize=4096)
+def _names_secret(key: str) -> bool:
     words = [word.lower() for word in _WORDS.findall(key)]
-    if not _SECRET_WORDS.isdisjoint(words):
+    if not _SECRET_WORDS.isdisjoint(words) or any(word.endswith(_SECRET_ENDINGS) for word in words):
         return True
     return any(second in {"key", "keys"} and first in _SECRET_PAIRS for first, second in pairwise(words))
 
 
-def _redacted(key: str, value: Any, *, owner: bool) -> Any:
-    if value is None or value == "" or isinstance(value, bool):
-        return value
-    if is_secret_key(key):
-        return REMOVED
-    if key == "headers":
+def _object(value: Mapping[str, Any], kept: frozenset[str], *, owners: bool) -> dict[str, Any]:
+    """A copy of an object without its secrets; of what is ``kept`` nothing is looked at."""
+    copied = dict(value)
+    for key in _secret_keys(tuple(value)):
+        if key not in kept and not _is_empty(value[key]):
+            copied[key] = REMOVED
+    for key, inner in value.items():
+        # Of the many fields of a project nearly all are plain.
+        if type(inner) in _DEEPER and key not in kept and copied[key] is not REMOVED:
+            copied[key] = _copied(inner, owner=owners and key in _CONTENT_OWNERS)
+    if "headers" in value and "headers" not in kept:
         # A webhook's own headers carry the only authentication there is, under any name.
-        return dict.fromkeys(value, REMOVED) if isinstance(value, Mapping) else REMOVED
-    return _copied(value, owner=owner)
+        headers = value["headers"]
+        if isinstance(headers, dict):
+            copied["headers"] = dict.fromkeys(headers, REMOVED)
+        elif not _is_empty(headers):
+            copied["headers"] = REMOVED
+    return copied
 
 
 def _copied(value: Any, *, owner: bool) -> Any:
-    if isinstance(value, Mapping):
-        kept = _CONTENT if owner else _DERIVED
-        return {
-            key: inner if key in kept else _redacted(key, inner, owner=owner and key in _CONTENT_OWNERS)
-            for key, inner in value.items()
-        }
     if isinstance(value, list):
         return [_copied(inner, owner=owner) for inner in value]
-    return value
+    return _object(value, _CONTENT if owner else _DERIVED, owners=owner) if isinstance(value, dict) else value
+
+
+_DEEPER = frozenset({dict, list})
+"""What JSON nests in: asking for exactly these is several times faster than asking for any mapping."""
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or isinstance(value, bool)
+
+
+def _secret_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of an object's keys that name a secret."""
+    return _known_secret_keys(keys) if sum(map(len, keys)) <= _REMEMBERED * 64 else _found_secret_keys(keys)
+
+
+def _found_secret_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(key for key in keys if is_secret_key(key))
+
+
+# Label Studio's objects have the same keys in each delivery.
+_known_secret_keys = lru_cache(maxsize=512)(_found_secret_keys)

@@ -88,7 +88,7 @@ class _ScratchStore(Store):
 
     def _connection(self) -> sa.Connection:
         if self._one is None:
-            self._one = self._writer.connect()
+            self._one = self._backend.writer.connect()
             self._one.begin()
         return self._one
 

@@ -120,7 +120,10 @@ class Context(Protocol):
         """This rule's own memory about a subject (JSON values), empty at first.
 
         Changes are kept in the same transaction as the findings they led to. Memory belongs to the rule
-        with its exact options: changing an option of the policy starts afresh.
+        with its exact options: changing an option of the policy starts afresh. Subjects are named
+        ``annotator:<id>`` or ``task:<id>``, with whatever else after a further colon: memories under such
+        names are read ahead of time. A ``task:<id>`` is that very task:
+        another one that was given the same id is another subject.
         """
         ...
 

@@ -1,20 +1,24 @@
-"""What runs by the clock: reconciling, the watchdog, the nightly audit and the sweeps.
+"""What runs by the clock: reconciling, the watchdog, the nightly audit and the sweeps, and letting go of old data.
 
 APScheduler keeps its jobs in memory; the store's ``job_runs`` say what ran when, so what was missed while the
 service was down is caught up at the next start. A job that fails is recorded, reported and tried again at its
-next time; it never takes the others with it.
+next time; it never takes the others with it. Where several processes could keep the schedule, one is elected; when
+it is gone, another takes over.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
+from labelguard import distrust
 from labelguard.connectors import ConnectorError, Notifier, Studio
 from labelguard.context import StoreSweepContext
 from labelguard.engine import Clock, Engine
@@ -23,10 +27,12 @@ from labelguard.keeping import described, storable
 from labelguard.outbox import Outbox
 from labelguard.policy import ActiveRule
 from labelguard.reconcile import audit, reconcile
+from labelguard.retention import prune
+from labelguard.reviews import check_reviews
 from labelguard.rules import Finding, Sweep
 from labelguard.settings import Settings
 from labelguard.store import Store, records
-from labelguard.store.core import StoreError
+from labelguard.store.core import Role, StoreError
 from labelguard.store.schema import findings
 from labelguard.watchdog import watch
 
@@ -57,7 +63,9 @@ class Jobs:
     def reconcile(self, project: int) -> Summary:
         """What the webhook missed lately, and standing effects that need looking after."""
         report = reconcile(self.store, self.engine, self.studio, project, clock=self.clock)
-        return {**report.summary(), **self.outbox.settle(project)}
+        reviewed = check_reviews(self.store, self.studio, project, clock=self.clock)
+        told = self._tell_doubts(project)
+        return {**report.summary(), **self.outbox.settle(project), **reviewed, "told": told}
 
     def watchdog(self, project: int) -> Summary:
         """The webhook: there, active and ours."""
@@ -77,23 +85,37 @@ class Jobs:
         users = self.studio.users()
         self.store.write(lambda conn: records.save_annotators(conn, users))
         self.engine.retry_failed()
-        return audit(self.store, self.engine, self.studio, project, clock=self.clock).summary()
+        report = audit(self.store, self.engine, self.studio, project, clock=self.clock)
+        with self.store.read() as conn:
+            unknown = records.unknown_counts(conn, project)
+        return {**report.summary(), "history": unknown, "told": self._tell_doubts(project)}
 
     def sweeps(self, project: int) -> Summary:
         """Every sweep of the project's policy."""
         return {"findings": run_sweeps(self.store, self.engine, project, now=self.clock())}
 
-    def run(self, job: str, project: int) -> Summary | None:
-        """Run a job by name and record how it went; None where it failed."""
-        work: Callable[[int], Summary] = {
+    def _tell_doubts(self, project: int) -> list[str]:
+        """Tell the admin what deliveries say that Label Studio does not confirm."""
+        targets = [ADMIN_TARGET] if ADMIN_TARGET in self.settings.notify else []
+        return distrust.tell(self.store, self.notifier, targets, project, clock=self.clock)
+
+    def prune(self) -> Summary:
+        """What is older than the settings want it kept, in all projects."""
+        return asdict(prune(self.store, self.settings.raw_days, clock=self.clock))
+
+    def run(self, job: str, project: int | None) -> Summary | None:
+        """Run a job by name and record how it went; None where it failed. Without a project: for the whole store."""
+        each: Mapping[str, Callable[[int], Summary]] = {
             "reconcile": self.reconcile,
             "watchdog": self.watchdog,
             "audit": self.audit,
             "sweeps": self.sweeps,
-        }[job]
+        }
+        work = self.prune if project is None else partial(each[job], project)
+        began = self.clock()
         run = self.store.write(lambda conn: records.start_job(conn, job, project, self.clock()))
         try:
-            summary = work(project)
+            summary = work()
         except Exception as error:
             if isinstance(error, (ConnectorError, StoreError)):
                 why = str(error)
@@ -102,21 +124,25 @@ class Jobs:
                 why = described(error)
                 log.exception("job_failed", job=job, project=project)
             self.store.write(lambda conn: records.finish_job(conn, run, self.clock(), error=why))
+            self.store.instruments.ran(job, "failed", (self.clock() - began).total_seconds())
             self._report(job, project, why)
             return None
         self.store.write(lambda conn: records.finish_job(conn, run, self.clock(), summary=summary))
+        self.store.instruments.ran(job, "done", (self.clock() - began).total_seconds())
+        if job in ("reconcile", "audit"):
+            self.store.instruments.repaired(summary)
         return summary
 
-    def _report(self, job: str, project: int, why: str) -> None:
+    def _report(self, job: str, project: int | None, why: str) -> None:
         """Tell the admin once, when a job begins to fail, not at each of its attempts."""
         if self.notifier is None or ADMIN_TARGET not in self.settings.notify:
             return
         with self.store.read() as conn:
             runs = records.last_runs(conn, job, project, limit=2)
-            row = records.get_project(conn, project)
+            row = records.get_project(conn, project) if project is not None else None
         if len(runs) == 2 and runs[1]["state"] == "failed":
             return
-        title = (row or {}).get("title") or f"project {project}"
+        title = (row or {}).get("title") or ("the store" if project is None else f"project {project}")
         message = render_notification("job", "en", {"job": job, "project": title, "error": why})
         try:
             self.notifier.notify(ADMIN_TARGET, message.title, message.body)
@@ -223,12 +249,18 @@ class Schedule:
             self._scheduler.add_job(self._each, "cron", args=[job], id=job, **timing)
             if missed := self._overdue(job, now, at):
                 self._scheduler.add_job(self._each, "date", args=[job, missed], id=f"{job}-missed", run_date=at_once)
+        # Not when it was missed, but soon after a start: nobody waits for it.
+        self._scheduler.add_job(
+            self._once, "cron", args=["prune"], id="prune", hour=at.hour, minute=at.minute, next_run_time=at_once
+        )
         self._scheduler.start()
+        self._jobs.store.instruments.leads(True)
 
     def stop(self) -> None:
         """Let the job in hand finish, and stop."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
+            self._jobs.store.instruments.leads(False)
 
     def _each(self, job: str, projects: Sequence[int] | None = None) -> None:
         """Run a job for every connected project, or for some; none of them stops the others."""
@@ -241,6 +273,13 @@ class Schedule:
             except StoreError as error:
                 log.error("job_not_run", job=job, project=project, reason=str(error))  # noqa: TRY400 - a sentence
 
+    def _once(self, job: str) -> None:
+        """Run a job for the whole store."""
+        try:
+            self._jobs.run(job, None)
+        except StoreError as error:
+            log.error("job_not_run", job=job, reason=str(error))  # noqa: TRY400 - a sentence
+
     def _overdue(self, job: str, now: datetime, at: time) -> list[int]:
         """The connected projects in which a nightly job missed its last time, or did not come to its end."""
         last_time = last_occurrence(now, at)
@@ -252,6 +291,53 @@ class Schedule:
                 if late and project["connected_at"] < last_time:
                     missed.append(project["id"])
         return missed
+
+
+class ElectedSchedule:
+    """The schedule of the process that holds its role; the others stand by."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._every = jobs.settings.election_seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._stand, name="election", daemon=True)
+
+    def start(self) -> None:
+        """Stand for election until stopped."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the job in hand finish, and give the role back."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _stand(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with self._jobs.store.try_exclusive("scheduler") as role:
+                    if role is not None:
+                        self._lead(role)
+            except StoreError as error:
+                log.error("schedule_not_run", reason=str(error))  # noqa: TRY400 - the sentence says it all
+            except Exception:
+                # Without this thread nothing runs by the clock any more, and nobody would notice.
+                log.exception("schedule_failed")
+            self._stopping.wait(self._every)
+
+    def _lead(self, role: Role) -> None:
+        store = self._jobs.store
+        # Whoever began them had the role before and has it no more.
+        lost = store.write(records.end_lost_jobs)
+        log.info("schedule_taken", lost_runs=lost)
+        schedule = Schedule(self._jobs)
+        schedule.start()
+        try:
+            while not self._stopping.wait(self._every):
+                if not role.held():
+                    log.warning("schedule_lost")
+                    return
+        finally:
+            schedule.stop()
 
 
 def nightly_time(text: str) -> time:

@@ -6,6 +6,7 @@ also be given as a file: ``LABELGUARD_STUDIO_API_KEY_FILE`` names one that holds
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
@@ -56,6 +57,26 @@ def _time_of_day(value: str) -> str:
     return value
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """The addresses and networks of a setting, divided by spaces or commas.
+
+    Raises:
+        ValueError: one of them is neither.
+    """
+    return tuple(ipaddress.ip_network(part) for part in text.replace(",", " ").split())
+
+
+def _networks(value: str) -> str:
+    try:
+        networks(value)
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.1.2.3 192.168.0.0/16") from None
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
 
 
@@ -65,7 +86,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     database_url: Annotated[str, AfterValidator(_database)] = "sqlite:///labelguard.sqlite3"
-    """Where the store is; SQLite for one machine."""
+    """Where the store is: a file of SQLite for one machine, or PostgreSQL for several processes and machines, such
+    as `postgresql://labelguard:password@db.example/labelguard` (needs `pip install 'labelguard[postgresql]'`)."""
     studio_url: Address = "http://localhost:8080"
     """Label Studio's address as labelguard reaches it."""
     studio_api_key: SecretStr = SecretStr("")
@@ -79,7 +101,7 @@ class Settings(BaseModel):
     api_token: SecretStr = SecretStr("")
     """The bearer token of `/api/v1` and the sign-in of the status page; empty closes both."""
     secret_key: SecretStr = SecretStr("")
-    """Signs page sessions; made at random for each start when empty."""
+    """Signs page sessions; made at random for each start when empty. All `labelguard web` must have the same."""
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Bytes; a larger delivery is refused with 413."""
     inline_deadline: float = Field(default=0.3, ge=0, le=10)
@@ -88,11 +110,22 @@ class Settings(BaseModel):
     """Minutes between two looks at Label Studio for what the webhook missed."""
     nightly_at: Annotated[str, AfterValidator(_time_of_day)] = "03:00"
     """When the full audit and the sweeps run, UTC."""
+    raw_days: int = Field(default=30, ge=1)
+    """Days after which what was delivered is no longer kept as it came, nor the data of tasks that were deleted;
+    annotations, judgments, findings and actions stay. See [operations](operations.md#how-long-things-are-kept)."""
+    election_seconds: float = Field(default=10, gt=0, le=60)
+    """Seconds between two attempts of a process to take the schedule over from one that is gone."""
     keep_rejected: int = Field(default=1000, ge=0)
     """How many refused deliveries are kept for the admin to see."""
     notify: dict[str, SecretStr] = Field(default_factory=dict)
     """Targets of alerts: names for apprise addresses (https://github.com/caronc/apprise/wiki). Besides JSON
     in `LABELGUARD_NOTIFY`, each target `name` can stand in its own variable `LABELGUARD_NOTIFY_<NAME>`."""
+    allow_private_targets: Annotated[str, AfterValidator(_networks)] = ""
+    """Private addresses that alerts may go to, such as `10.1.2.3 192.168.0.0/16`: a mail server of one's own, say.
+    Others are refused, so that nobody can have labelguard knock on doors inside your network."""
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+    """Addresses or networks of reverse proxies in front of labelguard: only their `X-Forwarded-For` and
+    `X-Forwarded-Proto` are believed."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """How much is logged."""
 

@@ -59,9 +59,9 @@ def watch(
     if row is None or row["connected_at"] is None:
         return WatchReport(project, connected=False)
     if events is None:
-        from labelguard.manifest import load_manifest
+        from labelguard.manifest import events_for
 
-        events = load_manifest()["events"]
+        events = events_for(studio.server())
     url = webhook_url(public_url, project)
     found = standing(studio.webhooks(project), url=url, actions=events, known=row["webhook_id"])
     problems = list(found.problems)
@@ -74,7 +74,8 @@ def watch(
     title = f"labelguard repaired its webhook in project {project} ({row['title']})"
     body = (
         " ".join(problems) + " It has been set right, with a new token. "
-        "What happened in between is picked up by the next reconciliation."
+        "Who did it cannot be known: Label Studio lets everybody who is signed in change webhooks, and keeps no "
+        "record of it. What happened in between is picked up by the next reconciliation."
     )
     return WatchReport(
         project,

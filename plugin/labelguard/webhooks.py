@@ -112,6 +112,8 @@ def set_right(
         )
         raise
     remember(webhook)
+    # Whoever had the old token has it in vain: what it is used for from now on is news.
+    store.write(lambda conn: records.forget_doubts(conn, project))
     for each in found.surplus:
         studio.delete_webhook(each.id)
     return webhook

@@ -16,7 +16,7 @@ import yaml
 
 from labelguard.wording import quoted
 
-LARGEST = 1_000_000
+LARGEST = 200_000
 """Characters; a file written by a person is far below."""
 
 Path = tuple[str | int, ...]

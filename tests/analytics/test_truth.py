@@ -1,7 +1,7 @@
 """Truth inference: against crowd-kit, published examples, real crowds with hidden gold, and the edges of its domain."""
 
 # To the stubs of pandas a cell of a frame may be of any type.
-# mypy: disable-error-code="operator,call-overload,arg-type,index,union-attr"
+# mypy: disable-error-code="type-arg,operator,call-overload,arg-type,index,union-attr"
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ def test_bad_options_are_refused() -> None:
     with pytest.raises(ValueError, match="iterations must be at least 1"):
         dawid_skene(frame, iterations=0)
     with pytest.raises(ValueError, match="values must be"):
-        infer_truth(frame, values="colour")  # type: ignore[arg-type]
+        infer_truth(frame, values="colour")
     with pytest.raises(BadJudgments, match="consensus_regions"):
         infer_truth(pd.DataFrame({"task": [1, 1], "annotator": [1, 2], "value": [[{"id": "r"}], [{"id": "s"}]]}))
 
@@ -443,7 +443,7 @@ def crowd_sets() -> dict[str, pd.DataFrame]:
     return {str(job): part[["task", "annotator", "value", "gold"]] for job, part in frame.groupby("job")}
 
 
-def macro_f1(gold: pd.Series, found: pd.Series) -> float:  # type: ignore[type-arg]
+def macro_f1(gold: pd.Series, found: pd.Series) -> float:
     """The mean of the F1 of each label."""
     scores = []
     for label in set(gold) | set(found):

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from labelguard.connectors import ConnectorError
+from labelguard.settings import networks
 from labelguard_connectors import Notify
 
 # One of apprise's services imports a module that Python 3.13 drops; it guards the import itself.
@@ -60,7 +61,8 @@ def chat() -> Iterator[ChatService]:
 
 def test_it_sends_title_and_text_as_they_are(chat: ChatService) -> None:
     """Markup in a message arrives as text, not as formatting."""
-    Notify({"lead": chat.address}).notify("lead", "Gold accuracy", "Ana <b>0.61</b>: 11 of 18 – bitte prüfen")
+    notify = Notify({"lead": chat.address}, allowed=networks("127.0.0.1")).notify
+    notify("lead", "Gold accuracy", "Ana <b>0.61</b>: 11 of 18 – bitte prüfen")
     assert [(m["title"], m["message"]) for m in chat.seen] == [
         ("Gold accuracy", "Ana <b>0.61</b>: 11 of 18 – bitte prüfen")
     ]
@@ -72,7 +74,7 @@ def test_a_refusing_service_is_an_error_that_may_be_tried_again(
     """The sentence names the target and neither it nor any log line shows the address."""
     chat.status = 500
     with caplog.at_level(logging.DEBUG), pytest.raises(ConnectorError) as error:
-        Notify({"lead": chat.address}).notify("lead", "t", "b")
+        Notify({"lead": chat.address}, allowed=networks("127.0.0.1")).notify("lead", "t", "b")
     assert str(error.value) == (
         "The alert target “lead” did not take the message. "
         "Check that its address is right and that labelguard's machine can reach it."

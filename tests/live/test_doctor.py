@@ -55,6 +55,8 @@ def test_a_working_installation_has_nothing_wrong(
         "webhook": True,
         "deliveries": True,
         "delivery": True,
+        "confirmed": True,
+        "history": True,
         "own user": True,
         "annotators": True,
     }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import pytest
 import requests
 
 from labelguard.studio.launch import free_port
-from live import Api, Receiver, StudioServer, choice, until
+from live import Api, Receiver, StudioServer, choice
+from nginx import nginx
 
 DOCS = Path(__file__).parents[2] / "docs" / "page.md"
 TAG = '<script src="/labelguard/page.js" async></script></head>'
@@ -28,52 +27,14 @@ def documented() -> str:
 @pytest.fixture
 def front(studio: StudioServer, labelguard: Receiver, tmp_path: Path) -> Iterator[str]:
     """nginx with those lines; gives its address."""
-    nginx = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-    if nginx is None:
-        pytest.skip("there is no nginx here: install one")
     lines = documented()
     assert "http://127.0.0.1:8080" in lines
     assert "http://127.0.0.1:8090" in lines
     lines = lines.replace("http://127.0.0.1:8080", studio.process.url).replace("http://127.0.0.1:8090", labelguard.url)
     port = free_port()
-    for folder in ("body", "proxy"):
-        (tmp_path / folder).mkdir()
-    configuration = tmp_path / "nginx.conf"
-    configuration.write_text(
-        f"""
-daemon off;
-pid {tmp_path}/nginx.pid;
-error_log {tmp_path}/error.log;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {tmp_path}/body;
-  proxy_temp_path {tmp_path}/proxy;
-  fastcgi_temp_path {tmp_path}/fastcgi;
-  uwsgi_temp_path {tmp_path}/uwsgi;
-  scgi_temp_path {tmp_path}/scgi;
-  server {{ listen 127.0.0.1:{port}; {lines} }}
-}}
-""",
-        "utf-8",
-    )
-    log = tmp_path / "error.log"
-    running = subprocess.Popen([nginx, "-p", str(tmp_path), "-c", str(configuration), "-e", str(log)])
     address = f"http://127.0.0.1:{port}"
-    try:
-        assert until(lambda: running.poll() is not None or _answers(address))
-        assert running.poll() is None, log.read_text("utf-8")
+    with nginx(tmp_path, f"server {{ listen 127.0.0.1:{port}; {lines} }}", address):
         yield address
-    finally:
-        running.terminate()
-        running.wait(10)
-
-
-def _answers(address: str) -> bool:
-    try:
-        return requests.get(f"{address}/health", timeout=5).ok
-    except requests.ConnectionError:
-        return False
 
 
 def test_pages_get_the_script_once_and_data_is_left_alone(front: str) -> None:

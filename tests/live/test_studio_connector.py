@@ -51,8 +51,8 @@ def test_enterprise_calls_are_refused_with_a_sentence_on_community(studio: Studi
     calls: list[Callable[[], None]] = [
         lambda: connector.comment(1, "text", "marker"),
         lambda: connector.assign(project.id, project.tasks[0], [1]),
-        lambda: connector.pause(project.id, 1, "why"),
-        lambda: connector.unpause(project.id, 1),
+        lambda: connector.pause(project.id, 1, "why", "marker"),
+        lambda: connector.unpause(project.id, 1, "marker"),
     ]
     for call in calls:
         with pytest.raises(ConnectorError, match=r"This Label Studio \(Community 1\.[\d.]+\) has no ") as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bundles import install
+from databases import database_url
 from labelguard import registry
 from labelguard.cli import run_command
 from labelguard.cli.docs import cli_markdown
@@ -28,7 +29,7 @@ POLICY = "project: 3\npeople: {lead: [ops]}\nrules:\n  - rule: shouts-too-much\n
 def _fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A working directory, a store and a bundle of rules of the test's own; nothing from outside."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LABELGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/store.sqlite3")
+    monkeypatch.setenv("LABELGUARD_DATABASE_URL", database_url(tmp_path))
     monkeypatch.delenv("LABELGUARD_STUDIO_API_KEY", raising=False)
     install(monkeypatch, tmp_path / "bundle")
     yield
@@ -256,7 +257,7 @@ def test_actions_are_stopped_and_resumed(run: Run, tmp_path: Path) -> None:
     """The kill switch is in the store, where every process sees it."""
 
     def enabled() -> bool:
-        store = Store.open(f"sqlite:///{tmp_path}/store.sqlite3")
+        store = Store.open(database_url(tmp_path))
         try:
             with store.read() as conn:
                 return records.actions_enabled(conn)

@@ -19,6 +19,21 @@ FOR_TESTS = {"STUDIO_PYTHON", "CHROMIUM", "CROWD_DATA", "SCREENSHOTS", "NO_SKIP"
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
+def names_in(file: Path) -> set[str]:
+    """The names of a file's tests."""
+    return set(re.findall(r"^def (test_\w+)\(", file.read_text("utf-8"), re.MULTILINE))
+
+
+@every_page
+def test_tests_named_in_the_documentation_exist(page: Path) -> None:
+    """A promise names the test that holds it, as `tests/folder/test_file.py::test_name`; `…` ends a long name."""
+    for path, name, cut in re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+)(…?))?`", page.read_text("utf-8")):
+        assert (ROOT / path).is_file(), path
+        if name:
+            known = names_in(ROOT / path)
+            assert name in known or (cut and any(each.startswith(name) for each in known)), f"{path}::{name}"
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", _without_blocks(page.read_text("utf-8")), re.MULTILINE)

@@ -211,15 +211,38 @@ def test_a_late_delivery_does_not_bring_a_deleted_task_or_annotation_back(world:
 
 
 def test_a_task_id_given_out_again_does_not_inherit_the_vaults_answer(world: Guarded) -> None:
-    """The answer belongs to the task that is gone."""
+    """The answer belongs to the task that is gone; only Label Studio's own word takes it out of the vault."""
+    world.apply(policy("  - rule: gold-check\n    mode: enforce\n    actions: [prompt]\n"))
     world.take({"action": "TASKS_CREATED", "tasks": [task(7)], "project": project()})
     world.store.write(lambda conn: records.add_gold(conn, PROJECT, 7, topics("spam"), "import:a", NOW))
     world.take({"action": "TASKS_DELETED", "tasks": [{"id": 7}], "project": project()})
     later = task(7, created_at=at(5).isoformat(), updated_at=at(5).isoformat())
     world.take({"action": "TASKS_CREATED", "tasks": [later], "project": project()})
+    world.take(created(annotation(11, "refund", created=at(6)), task=later))
+    with world.store.read() as conn:
+        assert conn.execute(sa.select(schema.rule_states.c.state)).scalars().all() == []
+        assert records.live_task_ids(conn, PROJECT) == {7}
+        assert records.get_gold(conn, PROJECT, 7) is not None
+    world.take({"action": "TASKS_DELETED", "tasks": [{"id": 7}], "project": project()})
+    latest = task(7, created_at=at(8).isoformat(), updated_at=at(8).isoformat())
+    world.take({"action": "TASKS_CREATED", "tasks": [latest], "project": project()}, origin="reconcile")
     with world.store.read() as conn:
         assert records.get_gold(conn, PROJECT, 7) is None
-        assert records.live_task_ids(conn, PROJECT) == {7}
+
+
+def test_what_a_rule_remembers_of_a_task_is_not_held_against_the_next_with_its_id(world: Guarded) -> None:
+    """Ann's answer on the old task does not make her answer on the new one a second look."""
+    world.apply(policy("  - rule: gold-check\n    mode: enforce\n    actions: [prompt]\n"))
+    for made in (0, 5):
+        about = task(7, created_at=at(made).isoformat(), updated_at=at(made).isoformat())
+        world.take({"action": "TASKS_CREATED", "tasks": [about], "project": project()}, origin="reconcile")
+        world.store.write(lambda conn: records.add_gold(conn, PROJECT, 7, topics("spam"), "import:a", NOW))
+        world.take(created(annotation(11, "refund", created=at(made + 1)), task=about))
+    with world.store.read() as conn:
+        c = schema.rule_states.c
+        state = conn.scalar(sa.select(c.state).where(c.subject == f"annotator:{ANN}"))
+    assert state is not None
+    assert [task for task, _ in state["latest"]] == [7, 7]
 
 
 # Whose it is, and whether it was first
@@ -519,7 +542,7 @@ def test_without_the_store_the_sender_is_told_and_the_worker_lives_on(
     world.engine.start()
     try:
 
-        def fails(conn: sa.Connection, job: Any) -> None:
+        def fails(conn: sa.Connection, job: Any, *, alone: bool) -> None:
             raise sa.exc.OperationalError("INSERT", {}, FullDisk("database or disk is full"))
 
         with monkeypatch.context() as broken:
@@ -534,18 +557,19 @@ def test_without_the_store_the_sender_is_told_and_the_worker_lives_on(
 
 
 class FullDisk(Exception):
-    """SQLite's own words."""
+    """The databases' own words."""
 
     sqlite_errorcode = 13
+    sqlstate = "53100"
 
 
 def test_a_body_of_another_delivery_never_stands_in(world: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that failed gave an id out that the next delivery gets: from this process or another."""
     lost = Event.from_delivery({}, created(annotation(11, *WRONG)))
-    original = type(world.store)._run
+    original = world.store._run
 
-    def runs_and_fails(conn: sa.Connection, job: Any) -> None:
-        original(conn, job)
+    def runs_and_fails(conn: sa.Connection, job: Any, *, alone: bool) -> None:
+        original(conn, job, alone=alone)
         raise sa.exc.OperationalError("COMMIT", {}, FullDisk("database or disk is full"))
 
     with monkeypatch.context() as broken:

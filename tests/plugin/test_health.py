@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from databases import tamper
 from labelguard.store import records, schema
-from webservice import NOW, PROJECT, Service, service, submission
+from webservice import NOW, PROJECT, Service, service
 
 
 @pytest.fixture
@@ -21,12 +20,6 @@ def web(tmp_path: Path) -> Iterator[Service]:
     """A running service."""
     with service(tmp_path) as running:
         yield running
-
-
-def numbers(web: Service) -> dict[str, float]:
-    """The metrics, by name with labels."""
-    lines = web.client.get("/metrics").get_data(as_text=True).splitlines()
-    return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines if not x.startswith("#"))}
 
 
 def ready(web: Service) -> tuple[int, dict[str, Any]]:
@@ -49,7 +42,14 @@ def test_a_working_service_is_ready(web: Service) -> None:
     assert answer.status_code == 200
     assert answer.json == {
         "ready": True,
-        "checks": {"store_readable": {"ok": True}, "store_writable": {"ok": True}, "worker": {"ok": True}},
+        "degraded": False,
+        "checks": {
+            "store_readable": {"ok": True},
+            "store_writable": {"ok": True},
+            "worker": {"ok": True},
+            "label_studio": {"ok": True},
+            "actions": {"ok": True},
+        },
     }
 
 
@@ -69,8 +69,7 @@ def test_a_store_that_is_gone_makes_it_unready(web: Service) -> None:
 def test_a_store_that_cannot_be_written_makes_it_unready(tmp_path: Path) -> None:
     """A store that is damaged shows as one that cannot be written, while it can still be read."""
     with service(tmp_path) as web:
-        with closing(sqlite3.connect(tmp_path / "labelguard.sqlite3")) as other:
-            other.execute("DROP TABLE cursors")
+        tamper(tmp_path, "DROP TABLE cursors")
         checks = ready(web)[1]["checks"]
 
     assert checks["store_readable"] == {"ok": True}
@@ -104,71 +103,33 @@ def test_a_worker_that_stopped_makes_it_unready(web: Service) -> None:
     )
 
 
-def test_the_metrics_count_deliveries_and_what_came_of_them(web: Service) -> None:
-    """Deliveries, findings, actions and refusals are counted by what they were."""
-    web.deliver(submission("spam"))
-    web.deliver(submission("spam", "important", annotation=12, task=8))
-    web.deliver({"action": "SOMETHING_NEW", "project": {"id": PROJECT}})
-    web.deliver({"action": "SOMETHING_ELSE", "project": {"id": PROJECT}})
-    web.deliver(b"{")
-    found = numbers(web)
+def test_a_label_studio_that_does_not_answer_degrades_it_and_no_more(web: Service) -> None:
+    """No balancer should take a service away that still takes deliveries in and judges them."""
 
-    assert found['labelguard_deliveries{action="ANNOTATION_CREATED",state="done"}'] == 2
-    unknown = [value for name, value in found.items() if name.startswith('labelguard_deliveries{action="unknown"')]
-    assert sum(unknown) == 2
-    assert found["labelguard_rejected_total"] == 1
-    assert found["labelguard_pending"] == 0
-    assert found['labelguard_findings{rule="label-constraints",state="open"}'] == 1
-    assert sum(v for k, v in found.items() if k.startswith('labelguard_actions{kind="prompt"')) == 1
-    assert found['labelguard_receive_seconds_count{status="200"}'] == 4
-    assert found['labelguard_receive_seconds_count{status="400"}'] == 1
-    assert found["labelguard_actions_enabled"] == 1
+    def run(conn: sa.Connection, error: str | None = None) -> None:
+        records.finish_job(conn, records.start_job(conn, "reconcile", PROJECT, NOW), NOW, error=error)
 
+    web.store.write(lambda conn: run(conn, "Label Studio did not answer."))
+    status, said = ready(web)
 
-def test_the_metrics_tell_how_long_the_oldest_has_waited(tmp_path: Path) -> None:
-    """A growing queue can be alarmed on before it hurts; after a minute the service is not ready either."""
-    with service(tmp_path, inline_deadline=0) as web:
-        web.engine.stop()
-        web.deliver(submission("spam"))
-        web.clock.move(seconds=75)
-        web.deliver(submission("spam", annotation=12))
-        found = numbers(web)
-
-    assert found["labelguard_pending"] == 2
-    assert found["labelguard_pending_oldest_seconds"] == 75
-
-
-def test_refusals_are_counted_beyond_those_that_are_kept(web: Service) -> None:
-    """The counter goes on when the oldest refusals are thrown away."""
-    web.engine = type(web.engine)(web.store, web.clock, keep_rejected=2)
-    for size in range(5):
-        web.engine.reject(PROJECT, "too odd", size)
-
-    with web.store.read() as conn:
-        assert len(records.list_rejected(conn)) == 2
-    assert numbers(web)["labelguard_rejected_total"] == 5
-
-
-def test_two_services_in_one_process_do_not_share_numbers(web: Service, tmp_path: Path) -> None:
-    """The registry belongs to the application, not to the process."""
-    web.deliver(submission("spam"))
-    other = tmp_path / "other"
-    other.mkdir()
-    with service(other) as second:
-        assert 'labelguard_receive_seconds_count{status="200"}' not in numbers(second)
-
-
-def test_jobs_are_counted_by_how_they_ended(web: Service) -> None:
-    """A job that fails night after night shows."""
-
-    def run(conn: sa.Connection) -> None:
-        for error in (None, "Label Studio did not answer.", None):
-            records.finish_job(conn, records.start_job(conn, "audit", PROJECT, NOW), NOW, error=error)
-
+    assert (status, said["ready"], said["degraded"]) == (200, True, True)
+    assert said["checks"]["label_studio"]["problem"] == (
+        "Label Studio could not be worked with at 12:00 UTC, for project 3: Label Studio did not answer. "
+        "Deliveries are taken in and judged; what is missed meanwhile is read later."
+    )
     web.store.write(run)
+    assert ready(web)[1]["degraded"] is False
 
-    assert numbers(web)['labelguard_job_runs{job="audit",state="done"}'] == 2
-    assert numbers(web)['labelguard_job_runs{job="audit",state="failed"}'] == 1
+
+def test_actions_that_are_stopped_degrade_it(web: Service) -> None:
+    """Somebody stopped them for a reason, and should not forget it."""
+    web.store.write(lambda conn: records.set_actions_enabled(conn, False, by="Ada", now=NOW))
+    status, said = ready(web)
+
+    assert (status, said["degraded"]) == (200, True)
+    assert said["checks"]["actions"]["problem"] == (
+        "All actions are stopped; `labelguard actions resume` lets them happen again."
+    )
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/", "/nothing", "/api/v1/status", "/status.css"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,8 +16,9 @@ from deliveries import ADMIN, ANN, BEN, LABELGUARD, NOW, PROJECT, annotation, at
 from fakestudio import FakeNotifier, FakeStudio
 from guarded import Guarded, guarded, policy
 from labelguard.connectors import ConnectorError, Notifier, Studio
-from labelguard.outbox import MAX_ATTEMPTS, Outbox, Refused
+from labelguard.outbox import IN_FLIGHT, MAX_ATTEMPTS, Outbox, Refused
 from labelguard.store import records, schema
+from labelguard.store.backend import Role
 
 WRONG = ("spam", "important")
 LOST = "Label Studio did not answer in time."
@@ -75,6 +77,43 @@ def under(**more: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("world", [policy(**more)], indirect=True)
 
 
+@dataclass
+class Loose:
+    """A role that can be lost, and that keeps nobody out."""
+
+    there: bool = True
+
+    def held(self) -> bool:
+        """Until it was lost."""
+        return self.there
+
+    def lose(self) -> None:
+        """The connection breaks."""
+        self.there = False
+
+
+def hold_roles(world: World, role: Role) -> None:
+    """Let the store give out this role."""
+
+    @contextmanager
+    def exclusive(_name: str) -> Iterator[Role]:
+        yield role
+
+    world.guard.store.exclusive = exclusive  # type: ignore[method-assign, assignment]
+
+
+def when_looking(world: World, then: Callable[[], object]) -> None:
+    """Let something happen whenever an annotation has been looked at."""
+    look = world.studio.annotation
+
+    def looking(annotation: int) -> Any:
+        found = look(annotation)
+        then()
+        return found
+
+    world.studio.annotation = looking  # type: ignore[method-assign]
+
+
 # Once
 
 
@@ -100,9 +139,11 @@ def test_killed_after_the_effect_it_is_not_done_again(world: World) -> None:
         world.deliver()
     assert world.guard.action("replace")["state"] == "delivering"
     world.deliver()
+    assert world.guard.states() == {"replace": "delivering", "second-opinion": "done"}
+    world.guard.clock.move(seconds=2 * IN_FLIGHT)
     world.studio.fail_after = [Killed()]
     world.deliver()
-    assert [effect[0] for effect in world.studio.effects] == ["set_cancelled", "set_overlap"]
+    assert sorted(effect[0] for effect in world.studio.effects) == ["set_cancelled", "set_overlap"]
     assert world.guard.states() == {"replace": "done", "second-opinion": "done"}
     assert world.guard.action("replace")["undo"] == {"was_cancelled": False}
 
@@ -119,6 +160,76 @@ def test_an_answer_that_was_lost_is_read_back(world: World) -> None:
     assert world.studio.effects == [("set_overlap", 7, 2, False)]
     action = world.guard.action("second-opinion")
     assert (action["state"], action["error"], action["undo"]) == ("done", None, {"overlap": 1, "is_labeled": False})
+
+
+@asking("replace")
+def test_what_one_has_claimed_nobody_else_takes_in_hand(world: World) -> None:
+    """Its deliverer sleeps in the middle, or has lost its role with its connection."""
+    world.wrong()
+    hold_roles(world, Loose())
+    others: list[int] = []
+    when_looking(world, lambda: others.append(world.outbox().deliver_due()))
+    assert world.deliver() == 1
+    assert others == [0]
+    assert world.studio.effects == [("set_cancelled", 11, True)]
+
+
+@asking("replace", "second-opinion")
+def test_an_effect_does_not_begin_late(world: World) -> None:
+    """Looking took so long that another deliverer may be about to take the action in hand."""
+    world.wrong()
+    pauses = [IN_FLIGHT + 1, IN_FLIGHT + 1]
+    when_looking(world, lambda: world.guard.clock.move(seconds=pauses.pop() if pauses else 0))
+    assert world.deliver() == 0
+    assert world.studio.effects == []
+    assert world.error("replace") == "Looking at what is there took too long; nothing was changed."
+    world.guard.clock.move(minutes=1)
+    assert world.deliver() == 2
+
+
+@asking("replace", "second-opinion")
+def test_who_has_lost_the_outbox_changes_nothing_more(world: World) -> None:
+    """PostgreSQL gives the role to somebody else when the connection breaks."""
+    world.wrong()
+    role = Loose()
+    hold_roles(world, role)
+    when_looking(world, role.lose)
+    assert world.deliver() == 0
+    assert world.studio.effects == []
+    assert world.guard.states() == {"replace": "delivering", "second-opinion": "approved"}
+
+
+ESCALATE = policy(actions="[{escalate: seniors}]", people="{seniors: ['1']}")
+
+
+@pytest.mark.parametrize("world", [ESCALATE], indirect=True)
+@pytest.mark.parametrize("fault", ["before", "after", "killed"])
+def test_an_assignment_that_failed_is_made_all_the_same(world: World, fault: str) -> None:
+    """Whether it was not asked for, or asked for and not answered, or its asker was killed: it is there once."""
+    world.studio.enterprise = True
+    world.guard.store.write(lambda conn: records.save_annotators(conn, world.studio.users()))
+    world.wrong()
+    if fault == "before":
+        world.studio.fail_before = [ConnectorError("Label Studio failed.")]
+    else:
+        world.studio.fail_after = [ConnectorError(LOST) if fault == "after" else Killed()]
+    with suppress(Killed):
+        world.outbox(notifier=False).deliver_due()
+    world.guard.clock.move(seconds=2 * IN_FLIGHT)
+    assert world.outbox(notifier=False).deliver_due() == 1
+    assert world.studio.effects == [("assign", 7, (ADMIN,))]
+
+
+def test_a_comment_whose_answer_was_lost_is_looked_for_when_it_must_have_arrived(world: World) -> None:
+    """A second request at once could overtake the first, and both would find none."""
+    world.studio.enterprise = True
+    world.wrong()
+    world.studio.fail_after = [ConnectorError(LOST)]
+    world.deliver()
+    assert world.guard.action("prompt")["next_at"] == world.guard.clock() + timedelta(seconds=IN_FLIGHT)
+    world.guard.clock.move(seconds=IN_FLIGHT)
+    assert world.deliver() == 1
+    assert [effect[0] for effect in world.studio.effects] == ["comment"]
 
 
 # Verify before acting
@@ -160,7 +271,7 @@ def test_a_forged_delivery_leads_to_nothing(world: World) -> None:
     action = world.guard.action("rework")
     assert action["state"] != "done"
     assert not action["target"].get("verified")
-    assert "judged again" in action["error"]
+    assert action["error"] == "Label Studio says that somebody else saved this, so nothing follows from it."
 
 
 @asking("rework")

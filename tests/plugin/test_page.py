@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
 import labelguard_templates
+from databases import database_url
 from labelguard.connectors import ConnectorError, NotFound, TaskRecord, User
 from labelguard.engine import Engine
 from labelguard.events import Annotation, Project, Task
@@ -108,7 +109,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.now = NOW
-        self.store = Store.open(f"sqlite:///{folder / 'store.sqlite3'}")
+        self.store = Store.open(database_url(folder))
         self.engine = Engine(self.store, lambda: self.now)
         self.studio = FakeStudio()
         app = Flask("test")

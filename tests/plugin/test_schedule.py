@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from bundles import install
+from databases import end_sessions
 from deliveries import BEN, NOW, PROJECT, annotation, at, created
 from fakestudio import FakeNotifier, FakeStudio
 from guarded import Guarded, guarded, policy
@@ -21,9 +22,10 @@ from labelguard import registry
 from labelguard.connectors import ConnectorError
 from labelguard.events import Project
 from labelguard.outbox import Outbox
-from labelguard.schedule import Jobs, Schedule, UnknownSweep, last_occurrence, nightly_time, run_sweeps
+from labelguard.schedule import ElectedSchedule, Jobs, Schedule, UnknownSweep, last_occurrence, nightly_time, run_sweeps
 from labelguard.settings import Settings
 from labelguard.store import records, schema
+from processes import soon
 
 OTHER = 4
 
@@ -232,6 +234,62 @@ def test_a_nightly_run_that_was_killed_counts_as_missed(world: World) -> None:
     world.guard.store.write(lambda conn: records.start_job(conn, "sweeps", PROJECT, world.guard.clock()))
     start(world, ("sweeps", PROJECT))
     assert [state for job, _, state in world.runs() if job == "sweeps"] == ["running", "done"]
+
+
+# Elections
+
+
+def stand(world: World) -> ElectedSchedule:
+    """Another process that would keep the schedule."""
+    settings = world.jobs.settings.model_copy(update={"election_seconds": 0.05})
+    standing = ElectedSchedule(replace(world.jobs, settings=settings))
+    standing.start()
+    return standing
+
+
+def reconciled(world: World) -> int:
+    """How often the project was reconciled, which whoever takes the schedule does at once."""
+    return [job for job, _, state in world.runs() if state == "done"].count("reconcile")
+
+
+def test_of_several_one_keeps_the_schedule_and_another_takes_over(world: World) -> None:
+    """While it is kept, the others do nothing."""
+    first = stand(world)
+    assert soon(lambda: reconciled(world) == 1)
+    second = stand(world)
+    try:
+        assert not soon(lambda: reconciled(world) > 1, 0.5)
+        first.stop()
+        assert soon(lambda: reconciled(world) == 2)
+    finally:
+        second.stop()
+
+
+@pytest.mark.store("postgresql")
+def test_who_loses_the_connection_gives_the_schedule_up(world: World) -> None:
+    """It is taken again, by whoever comes first; the service's own connections come back by themselves."""
+    standing = stand(world)
+    try:
+        assert soon(lambda: reconciled(world) == 1)
+        end_sessions(world.guard.store.where.rpartition("/")[2])
+        assert soon(lambda: reconciled(world) == 2)
+    finally:
+        standing.stop()
+
+
+def test_runs_whose_process_was_killed_are_told_from_those_at_work(world: World) -> None:
+    """Whoever takes the schedule says so; they count as missed."""
+    world.guard.clock.now = at(60 * 24 * 2)
+    lost = world.guard.store.write(lambda conn: records.start_job(conn, "sweeps", PROJECT, world.guard.clock()))
+    standing = stand(world)
+    try:
+        assert soon(lambda: ("sweeps", PROJECT, "done") in world.runs())
+    finally:
+        standing.stop()
+    with world.guard.store.read() as conn:
+        (run,) = [row for row in records.recent_jobs(conn, 100) if row["id"] == lost]
+    assert (run["state"], run["finished_at"]) == ("failed", None)
+    assert run["error"] == "It ended without a word: its process was killed, or its machine stopped."
 
 
 def test_one_projects_failure_does_not_stop_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
 
+from databases import database_url
 from deliveries import LABELGUARD, PROJECT, annotation, created
 from fakestudio import FakeNotifier, FakeStudio
 from guarded import Guarded, guarded, policy
@@ -26,20 +22,10 @@ from labelguard.service import Running, Service, opened
 from labelguard.settings import Settings
 from labelguard.store import Store, records
 from labelguard.store.core import StoreError
-from labelguard.studio.launch import free_port
 from labelguard.tokens import hash_token
+from processes import soon, start
 
 WRONG = ("spam", "important")
-
-
-def soon(reached: Callable[[], bool], seconds: float = 10) -> bool:
-    """Whether something comes to hold."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 class LateStudio(FakeStudio):
@@ -94,7 +80,8 @@ def test_what_is_received_is_judged_and_acted_on(world: Guarded) -> None:
         assert world.engine.receive(PROJECT, event, wait=10).processed
         assert soon(lambda: {action["state"] for action in world.actions()} == {"done"})
     assert sorted(studio.effects) == [("set_cancelled", 11, True), ("set_cancelled", 12, True)]
-    assert set(threading.enumerate()) <= before
+    # The store is open still, and looks after its roles on PostgreSQL.
+    assert {thread for thread in threading.enumerate() if not thread.name.startswith("store-")} <= before
 
 
 def test_who_we_are_is_learned_once_label_studio_is_up(world: Guarded) -> None:
@@ -121,7 +108,7 @@ def test_the_deliverer_survives_what_nobody_foresaw(world: Guarded) -> None:
 
 def test_jobs_need_a_label_studio(tmp_path: Path) -> None:
     """Without one the command line says what to set."""
-    settings = Settings(database_url=f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    settings = Settings(database_url=database_url(tmp_path))
     with opened(settings) as made:
         assert isinstance(made.engine, Engine)
         with pytest.raises(ConnectorError) as caught:
@@ -136,36 +123,6 @@ def test_jobs_need_a_label_studio(tmp_path: Path) -> None:
 # The real process
 
 
-def serve(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """``labelguard serve`` in a process of its own."""
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("LABELGUARD_")}
-    environment = {
-        **mine,
-        "LABELGUARD_DATABASE_URL": f"sqlite:///{folder / 'labelguard.sqlite3'}",
-        "LABELGUARD_PORT": str(port),
-        "LABELGUARD_HOST": "127.0.0.1",
-        "LABELGUARD_API_TOKEN": "the-api-token-of-this-test",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    command = [sys.executable, "-c", "from labelguard.cli import main; main()", "serve"]
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}/healthz"
-
-    def up() -> bool:
-        try:
-            return requests.get(url, timeout=10).ok
-        except requests.RequestException:
-            return process.poll() is not None
-
-    began = soon(up, 60) and process.poll() is None
-    if not began:
-        process.kill()
-        process.wait(10)
-    assert began, (folder / "log").read_text()
-    return process
-
-
 def test_killed_at_any_moment_it_loses_nothing_and_told_to_stop_it_stops(tmp_path: Path) -> None:
     """What was answered with 2xx is judged by the next process, once."""
     with guarded(tmp_path) as world:
@@ -175,8 +132,8 @@ def test_killed_at_any_moment_it_loses_nothing_and_told_to_stop_it_stops(tmp_pat
                 conn, PROJECT, connected_at=world.clock(), webhook_id=1, webhook_url=None, token_hash=token
             )
         )
-    port = free_port()
-    process = serve(tmp_path, port)
+    address = database_url(tmp_path)
+    process = start("serve", tmp_path, database_url=address)
     answered: list[int] = []
 
     def deliver() -> None:
@@ -185,7 +142,7 @@ def test_killed_at_any_moment_it_loses_nothing_and_told_to_stop_it_stops(tmp_pat
             number += 1
             try:
                 answer = requests.post(
-                    f"http://127.0.0.1:{port}/webhook/{PROJECT}",
+                    f"{process.url}/webhook/{PROJECT}",
                     json=created(annotation(number, *WRONG, task=number)),
                     headers={"X-Labelguard-Token": "a-token"},
                     timeout=20,
@@ -201,10 +158,9 @@ def test_killed_at_any_moment_it_loses_nothing_and_told_to_stop_it_stops(tmp_pat
         assert soon(lambda: len(answered) >= 20, 60)
     finally:
         process.kill()
-        process.wait(10)
         sender.join(30)
-    process = serve(tmp_path, port)
-    store = Store.open(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    process = start("serve", tmp_path, port=process.port, database_url=address)
+    store = Store.open(address)
 
     def found() -> list[int]:
         with store.read() as conn:
@@ -215,6 +171,5 @@ def test_killed_at_any_moment_it_loses_nothing_and_told_to_stop_it_stops(tmp_pat
         assert len(found()) == len(set(found()))
     finally:
         store.close()
-        process.send_signal(signal.SIGTERM)
-        ended = process.wait(30)
-    assert ended == 0, (tmp_path / "log").read_text()
+        ended = process.stop()
+    assert ended == 0, process.said()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,17 +12,20 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from databases import database_url, tamper
 from labelguard.events import Project, Task
-from labelguard.store import Store, core, records, schema
+from labelguard.store import Store, postgresql, records, schema, sqlite
 from labelguard.store.core import StoreError
 
+EXAMPLES = "it looks like sqlite:////var/lib/labelguard.sqlite3 or postgresql://labelguard:password@host/labelguard"
+LOCKED = {"sqlite": "database is locked", "postgresql": "canceling statement due to lock timeout"}
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """A store as the service opens it."""
-    made = Store.open(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    made = Store.open(database_url(tmp_path))
     yield made
     made.close()
 
@@ -31,15 +33,16 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
     """A store that waits a tenth of a second for other processes, instead of ten."""
-    monkeypatch.setattr(core, "_LOCK_SECONDS", 0.1)
-    made = Store.open(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    monkeypatch.setattr(sqlite, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(postgresql, "LOCK_SECONDS", 0.1)
+    made = Store.open(database_url(tmp_path))
     yield made
     made.close()
 
 
 def note(store: Store, annotator: int) -> None:
     """Write something small."""
-    store.write(lambda conn: records.note_annotator(conn, annotator))
+    store.write(lambda conn: records.note_annotators(conn, [annotator]))
 
 
 def noted(store: Store) -> list[int]:
@@ -60,15 +63,13 @@ def test_the_migrations_make_exactly_the_schema(store: Store) -> None:
 
 def test_a_store_of_a_newer_labelguard_is_left_alone(tmp_path: Path) -> None:
     """It says what to do."""
-    path = tmp_path / "labelguard.sqlite3"
-    Store.open(f"sqlite:///{path}").close()
-    with sqlite3.connect(path) as conn:
-        conn.execute("UPDATE alembic_version SET version_num = '9999'")
-    conn.close()
+    store = Store.open(database_url(tmp_path))
+    store.close()
+    tamper(tmp_path, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StoreError) as caught:
-        Store.open(f"sqlite:///{path}")
+        Store.open(database_url(tmp_path))
     assert str(caught.value) == (
-        f"The store {path} was written by a newer labelguard (schema 9999). "
+        f"The store {store.where} was written by a newer labelguard (schema 9999). "
         "Install that version, or restore the backup made before the upgrade."
     )
 
@@ -76,16 +77,14 @@ def test_a_store_of_a_newer_labelguard_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
+        ("nonsense", f"LABELGUARD_DATABASE_URL is not a database address; {EXAMPLES}"),
         (
-            "nonsense",
-            "LABELGUARD_DATABASE_URL is not a database address; it looks like sqlite:////var/lib/labelguard.sqlite3",
+            "mysql://labelguard:secret@localhost/labelguard",
+            f"LABELGUARD_DATABASE_URL names 'mysql', which cannot hold the store; {EXAMPLES}",
         ),
         (
-            "postgresql://localhost/labelguard",
-            (
-                "LABELGUARD_DATABASE_URL names 'postgresql'; this version keeps its store in SQLite: "
-                "sqlite:////var/lib/labelguard.sqlite3"
-            ),
+            "postgresql+asyncpg://localhost/labelguard",
+            f"LABELGUARD_DATABASE_URL names 'postgresql+asyncpg', which cannot hold the store; {EXAMPLES}",
         ),
         ("sqlite://", "LABELGUARD_DATABASE_URL must name a file: sqlite:////var/lib/labelguard.sqlite3"),
     ],
@@ -97,6 +96,7 @@ def test_an_address_that_is_no_store_is_refused_with_an_example(url: str, senten
     assert str(caught.value) == sentence
 
 
+@pytest.mark.store("sqlite")
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
@@ -117,7 +117,7 @@ def test_what_cannot_be_opened_is_said_in_a_sentence(tmp_path: Path, place: str,
 # The writer
 
 
-def test_a_job_that_raises_is_rolled_back_alone(store: Store) -> None:
+def test_a_job_that_raises_is_rolled_back_alone(store: Store, store_on: str) -> None:
     """The others of its commit are kept, whether it raised by itself or its statement was wrong."""
     begun, go = threading.Event(), threading.Event()
 
@@ -126,11 +126,11 @@ def test_a_job_that_raises_is_rolled_back_alone(store: Store) -> None:
         go.wait(10)
 
     def raises(conn: sa.Connection) -> None:
-        records.note_annotator(conn, 1)
+        records.note_annotators(conn, [1])
         raise ValueError("mine")
 
     def misspells(conn: sa.Connection) -> None:
-        records.note_annotator(conn, 2)
+        records.note_annotators(conn, [2])
         conn.exec_driver_sql("SELECT * FROM no_such_table")
 
     def repeats(conn: sa.Connection) -> None:
@@ -158,7 +158,7 @@ def test_a_job_that_raises_is_rolled_back_alone(store: Store) -> None:
         thread.join(10)
     assert {name: type(error) for name, error in caught.items()} == {
         "raises": ValueError,
-        "misspells": sa.exc.OperationalError,
+        "misspells": sa.exc.OperationalError if store_on == "sqlite" else sa.exc.ProgrammingError,
         "repeats": sa.exc.IntegrityError,
     }
     assert noted(store) == [10, 11]
@@ -180,20 +180,32 @@ def test_many_threads_write_and_lose_nothing(store: Store) -> None:
     assert noted(store) == list(range(300))
 
 
-def test_while_another_process_holds_the_file_the_writer_says_so_and_recovers(impatient: Store) -> None:
+def test_while_another_process_writes_the_writer_says_so_and_recovers(
+    impatient: Store, tmp_path: Path, store_on: str
+) -> None:
     """A backup that takes too long, say; nothing has to be started anew afterwards."""
-    other = sqlite3.connect(impatient.path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
+    begun, go = threading.Event(), threading.Event()
+    other = Store.open(database_url(tmp_path))
+
+    def hold(_: sa.Connection) -> None:
+        begun.set()
+        go.wait(30)
+
+    holding = threading.Thread(target=other.write, args=(hold,))
+    holding.start()
+    assert begun.wait(10)
     with pytest.raises(StoreError) as caught:
         note(impatient, 1)
-    assert str(caught.value) == f"The store {impatient.path} cannot be written: database is locked"
+    assert str(caught.value) == f"The store {impatient.where} cannot be written: {LOCKED[store_on]}"
     assert noted(impatient) == []
-    other.execute("ROLLBACK")
+    go.set()
+    holding.join()
     other.close()
     note(impatient, 2)
     assert noted(impatient) == [2]
 
 
+@pytest.mark.store("sqlite")
 def test_a_full_disk_is_everybodys_trouble_and_passes(store: Store) -> None:
     """SQLite's own limit on the size of its file stands in for the disk's."""
 
@@ -201,7 +213,7 @@ def test_a_full_disk_is_everybodys_trouble_and_passes(store: Store) -> None:
         store.write(lambda conn: conn.exec_driver_sql(f"PRAGMA max_page_count = {pages}"))
 
     def fill(conn: sa.Connection) -> None:
-        records.note_annotator(conn, 1)
+        records.note_annotators(conn, [1])
         records.save_project(conn, Project(3, label_config="x" * 1_000_000), NOW)
 
     limit(1)
@@ -216,7 +228,7 @@ def test_a_full_disk_is_everybodys_trouble_and_passes(store: Store) -> None:
 
 def test_what_is_written_while_it_closes_is_kept_or_refused(tmp_path: Path) -> None:
     """Nobody waits for ever."""
-    store = Store.open(f"sqlite:///{tmp_path / 'labelguard.sqlite3'}")
+    store = Store.open(database_url(tmp_path))
     refused: set[str] = set()
     kept: list[int] = []
     going = threading.Barrier(9)
@@ -241,15 +253,16 @@ def test_what_is_written_while_it_closes_is_kept_or_refused(tmp_path: Path) -> N
         thread.join(10)
         assert not thread.is_alive()
     assert refused <= {"The store is closed."}
-    again = Store.open(f"sqlite:///{store.path}")
+    again = Store.open(database_url(tmp_path))
     assert noted(again) == sorted(kept)
     again.close()
 
 
 def test_readers_cannot_write(store: Store) -> None:
     """What is written past the one writer would ruin its pace."""
-    with pytest.raises(StoreError, match="attempt to write a readonly database"), store.read() as conn:
-        records.note_annotator(conn, 1)
+    said = "attempt to write a readonly database|cannot execute INSERT in a read-only transaction"
+    with pytest.raises(StoreError, match=said), store.read() as conn:
+        records.note_annotators(conn, [1])
 
 
 def test_a_write_inside_a_write_is_a_mistake_of_ours(store: Store) -> None:
@@ -259,7 +272,7 @@ def test_a_write_inside_a_write_is_a_mistake_of_ours(store: Store) -> None:
 
 
 def test_a_role_has_one_holder(store: Store) -> None:
-    """Another thread waits its turn; without the folder, a sentence."""
+    """Another thread waits its turn."""
     order: list[str] = []
 
     def second() -> None:
@@ -273,6 +286,29 @@ def test_a_role_has_one_holder(store: Store) -> None:
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
+
+
+def test_who_does_not_wait_for_a_role_is_told_at_once_that_it_is_taken(store: Store, tmp_path: Path) -> None:
+    """By another thread or by another process; other roles are free."""
+    other = Store.open(database_url(tmp_path))
+    try:
+        with store.exclusive("engine") as held:
+            assert held.held()
+            for asking in (store, other):
+                with asking.try_exclusive("engine") as got:
+                    assert got is None
+                with asking.try_exclusive("outbox") as got:
+                    assert got is not None
+                    assert got.held()
+        with other.try_exclusive("engine") as got:
+            assert got is not None
+    finally:
+        other.close()
+
+
+@pytest.mark.store("sqlite")
+def test_a_lock_file_that_cannot_be_opened_is_said(store: Store) -> None:
+    """A folder stands in its place."""
     store.path.with_name(f"{store.path.name}-other.lock").mkdir()
     with pytest.raises(StoreError, match=r"^The lock .*-other.lock cannot be taken: Is a directory$"):  # noqa: SIM117
         with store.exclusive("other"):

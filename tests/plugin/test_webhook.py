@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import logging
-import sqlite3
 import tempfile
 import threading
 import tracemalloc
@@ -18,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from databases import POSTGRESQL, SQLITE, chosen, tamper
 from labelguard.logs import formatter
 from labelguard.store import records, schema
 from labelguard.web.server import make_server
@@ -31,10 +31,14 @@ def web(tmp_path: Path) -> Iterator[Service]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Service]:
+@pytest.fixture(scope="module", params=[SQLITE, POSTGRESQL])
+def shared(request: pytest.FixtureRequest) -> Iterator[Service]:
     """A service that many generated requests are sent to."""
-    with tempfile.TemporaryDirectory() as folder, service(Path(folder), inline_deadline=0.01) as running:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        chosen(request.param),
+        service(Path(folder), inline_deadline=0.01) as running,
+    ):
         yield running
 
 
@@ -208,9 +212,7 @@ def test_an_address_without_a_project_is_nowhere(web: Service, path: str) -> Non
 def test_a_store_that_cannot_be_written_is_said_to_label_studio(tmp_path: Path) -> None:
     """A delivery that could not be made durable is never answered with success."""
     with service(tmp_path) as web:
-        blocker = sqlite3.connect(tmp_path / "labelguard.sqlite3", isolation_level=None)
-        blocker.execute("DROP TABLE inbox")
-        blocker.close()
+        tamper(tmp_path, "DROP TABLE inbox")
         answer = web.deliver(submission("spam"))
 
     assert answer.status_code == 503

@@ -272,6 +272,7 @@ def test_a_request_is_passed_on_with_what_it_needs_and_no_more(labelguard: Label
 def test_labelguard_cannot_set_cookies_for_label_studio(labelguard: Labelguard) -> None:
     """Its answers come from Label Studio's origin: a cookie set there would be Label Studio's."""
     labelguard.headers |= {"Set-Cookie": "sessionid=evil", "Keep-Alive": "timeout=5", "ETag": '"v1"'}
+    labelguard.headers["Content-Type"] = "text/javascript"
     answer = get(PageScript(Studio(), labelguard.url), "/labelguard/page.js")
     assert not {"set-cookie", "keep-alive", "connection", "server"} & set(answer.headers)
     assert answer.headers["etag"] == '"v1"'

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deliveries import ADMIN, LABEL_CONFIG, LABELGUARD, NOW, PROJECT
-from labelguard.connectors import ConnectorError, NotFound, Server, TaskRecord, User, Webhook
+from labelguard.connectors import ConnectorError, NotFound, Review, Server, TaskRecord, User, Webhook
 from labelguard.events import Annotation, Event, Project, Task
 
 Effect = tuple[Any, ...]
@@ -27,6 +27,8 @@ class FakeStudio:
     tasks: dict[int, Task] = field(default_factory=dict)
     annotations: dict[int, Annotation] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
+    assigned: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Annotators by task."""
     effects: list[Effect] = field(default_factory=list)
     fail_before: list[Exception] = field(default_factory=list)
     """Raised one by one by the next effects, which then do not happen."""
@@ -61,6 +63,10 @@ class FakeStudio:
         edition = "Enterprise" if able else "Community"
         own = User(LABELGUARD, "labelguard@example.com")
         return Server(edition, "1.23.2", own, comments=able, assignments=able, pauses=able)
+
+    def time(self) -> datetime | None:
+        """It does not say."""
+        return None
 
     def link(self, project: int, task: int, annotation: int | None = None) -> str:
         """An address."""
@@ -166,22 +172,50 @@ class FakeStudio:
         for _ in self._effect("set_label_config", project):
             pass
 
+    def refusals(self, project: int) -> dict[str, str]:
+        """None."""
+        return {}
+
     def comment(self, annotation: int, text: str, marker: str) -> None:
-        """Recorded."""
+        """Recorded, unless the marker is there already: the connector looks first."""
+        if ("comment", annotation, marker) in self.effects:
+            return
         for _ in self._effect("comment", annotation, marker):
             pass
 
-    def assign(self, project: int, task: int, users: Sequence[int]) -> None:
+    def resolve_comment(self, annotation: int, marker: str) -> None:
         """Recorded."""
-        for _ in self._effect("assign", task, tuple(users)):
+        for _ in self._effect("resolve_comment", annotation, marker):
             pass
 
-    def pause(self, project: int, user: int, reason: str) -> None:
+    def delete_comment(self, annotation: int, marker: str) -> None:
+        """Recorded."""
+        for _ in self._effect("delete_comment", annotation, marker):
+            pass
+
+    def review(self, review: int) -> Review | None:
+        """None."""
+        self._asked()
+        raise NotFound(f"There is no review {review}.")
+
+    def assignees(self, project: int, task: int) -> Sequence[int]:
+        """As they were assigned."""
+        self._asked()
+        return self.assigned.get(task, ())
+
+    def assign(self, project: int, task: int, users: Sequence[int]) -> None:
+        """To exactly these, unless it is so already: the connector looks first."""
+        if self.assigned.get(task) == tuple(users):
+            return
+        for _ in self._effect("assign", task, tuple(users)):
+            self.assigned[task] = tuple(users)
+
+    def pause(self, project: int, user: int, reason: str, marker: str) -> None:
         """Recorded."""
         for _ in self._effect("pause", user):
             pass
 
-    def unpause(self, project: int, user: int) -> None:
+    def unpause(self, project: int, user: int, marker: str) -> None:
         """Recorded."""
         for _ in self._effect("unpause", user):
             pass

@@ -9,9 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from databases import database_url
 from deliveries import LABEL_CONFIG, LABELGUARD, PROJECT, at
-from labelguard.engine import Engine, Origin, Receipt
+from labelguard.engine import Engine, Receipt
 from labelguard.events import Event, Project
+from labelguard.inbox import Origin
 from labelguard.store import Store, records, schema
 from webservice import Clock
 
@@ -36,7 +38,7 @@ class Guarded:
 
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
-        self.store = Store.open(f"sqlite:///{folder / 'labelguard.sqlite3'}", durable=False)
+        self.store = Store.open(database_url(folder), durable=False)
         self.engine = Engine(self.store, self.clock, own_user=LABELGUARD)
 
         def connect(conn: sa.Connection) -> None:

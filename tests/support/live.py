@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,12 @@ import requests
 from pydantic import SecretStr
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from databases import database_url
 from labelguard.connect import ConnectReport, connect
-from labelguard.engine import Engine
+from labelguard.connectors import Notifier
+from labelguard.engine import Clock, Engine
 from labelguard.outbox import Outbox
+from labelguard.schedule import Jobs
 from labelguard.service import Running, Service
 from labelguard.settings import Settings
 from labelguard.store import Store, records
@@ -255,6 +258,8 @@ class Receiver:
     outbox: Outbox
     studio: LabelStudio
     settings: Settings
+    clock: Clock = now
+    notifier: Notifier | None = None
     _running: Running | None = None
     _server: BaseWSGIServer | None = None
     _thread: threading.Thread | None = None
@@ -266,11 +271,11 @@ class Receiver:
 
     def start(self) -> None:
         """Begin to answer."""
-        app = create_app(self.store, self.engine, self.outbox, self.studio, self.settings, now)
+        app = create_app(self.store, self.engine, self.outbox, self.studio, self.settings, self.clock)
         self._server = make_server("127.0.0.1", self.settings.port, app, threaded=True, request_handler=_Quiet)
         self._thread = threading.Thread(target=self._server.serve_forever, name="receiver")
         self._thread.start()
-        service = Service(self.settings, self.store, self.engine, self.outbox, self.studio, None, now)
+        service = Service(self.settings, self.store, self.engine, self.outbox, self.studio, self.notifier, self.clock)
         self._running = Running(service, schedule=False)
         self._running.__enter__()
 
@@ -287,7 +292,19 @@ class Receiver:
 
     def connect(self, project: LiveProject, **more: Any) -> ConnectReport:
         """Connect a project to it."""
-        return connect(self.store, self.engine, self.studio, project.id, public_url=self.url, clock=now, **more)
+        return connect(self.store, self.engine, self.studio, project.id, public_url=self.url, clock=self.clock, **more)
+
+    def jobs(self, *, later: timedelta = timedelta(0)) -> Jobs:
+        """What the schedule runs, some time from now."""
+        return Jobs(
+            self.store,
+            self.engine,
+            self.outbox,
+            self.studio,
+            self.notifier,
+            self.settings,
+            lambda: self.clock() + later,
+        )
 
     def settled(self) -> None:
         """Wait until everything received has been processed."""
@@ -315,12 +332,14 @@ class Receiver:
 
 
 @contextmanager
-def receiver(folder: Path, server: StudioServer, **settings: Any) -> Iterator[Receiver]:
-    """A labelguard on a free port, stopped and closed in the end."""
+def receiver(
+    folder: Path, server: StudioServer, *, clock: Clock = now, notifier: Notifier | None = None, **settings: Any
+) -> Iterator[Receiver]:
+    """A labelguard on a free port, with whatever clock, stopped and closed in the end."""
     port = free_port()
     effective = Settings(
         **{
-            "database_url": f"sqlite:///{folder / 'labelguard.sqlite3'}",
+            "database_url": database_url(folder),
             "studio_url": server.url,
             "studio_api_key": SecretStr(server.account("labelguard").token),
             "public_url": f"http://127.0.0.1:{port}",
@@ -332,8 +351,9 @@ def receiver(folder: Path, server: StudioServer, **settings: Any) -> Iterator[Re
     )
     studio = server.connector()
     store = Store.open(effective.database_url)
-    engine = Engine(store, now, own_user=studio.server().user.id)
-    running = Receiver(store, engine, Outbox(store, engine, studio, None, now), studio, effective)
+    engine = Engine(store, clock, own_user=studio.server().user.id)
+    outbox = Outbox(store, engine, studio, notifier, clock)
+    running = Receiver(store, engine, outbox, studio, effective, clock, notifier)
     running.start()
     try:
         yield running

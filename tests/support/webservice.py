@@ -14,6 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
 
+from databases import database_url
 from labelguard.engine import Engine
 from labelguard.events import Project
 from labelguard.outbox import Outbox
@@ -87,7 +88,7 @@ class Service:
 
     def api(self, method: str, path: str, **arguments: Any) -> Any:
         """Ask the API with the right token."""
-        headers = {"Authorization": f"Bearer {API_TOKEN}"}
+        headers = {"Authorization": f"Bearer {API_TOKEN}", **arguments.pop("headers", {})}
         return self.client.open(f"/api/v1{path}", method=method, headers=headers, **arguments)
 
     def sign_in(self, name: str = "Ada") -> str:
@@ -111,7 +112,7 @@ def service(folder: Path, **settings: Any) -> Iterator[Service]:
     clock = Clock()
     effective = Settings(
         **{
-            "database_url": f"sqlite:///{folder / 'labelguard.sqlite3'}",
+            "database_url": database_url(folder),
             "api_token": SecretStr(API_TOKEN),
             "secret_key": SecretStr("a key for this test"),
             "studio_url": "http://studio.example",

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from labelguard.cli import about, actions, findings, gold, policy, project, run
+from labelguard.cli import about, actions, data, findings, gold, policy, project, run
 from labelguard.cli.output import Failed, say
 
 DONE, FAILED, BAD_USAGE, OUR_BUG, INTERRUPTED = 0, 1, 2, 3, 130
@@ -38,7 +38,7 @@ def _prepare() -> None:
     configure("WARNING", json=False)
 
 
-for _area in (run, project):
+for _area in (run, project, data):
     _area.add_to(app)
 for _name, _group in (
     ("policy", policy.app),

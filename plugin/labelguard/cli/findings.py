@@ -16,7 +16,7 @@ Note = Annotated[str, typer.Option(help="Why, for the record.")]
 
 _COLUMNS = {
     "id": "ID", "at": "WHEN", "rule": "RULE", "annotator": "ANNOTATOR", "task": "TASK", "state": "STATE",
-    "message": "MESSAGE",
+    "reviewed": "REVIEWED", "message": "MESSAGE",
 }  # fmt: skip
 
 
@@ -37,25 +37,30 @@ def list_findings(
     as_json: Json = False,
 ) -> None:
     """List findings, the newest first."""
+    from labelguard.reviews import in_words, with_reviews
     from labelguard.store import records
 
     with tools() as tool, tool.store.read() as conn:
         rows = records.list_findings(
             conn, project=project, rule=rule, annotator=annotator, state=state, limit=limit, newest_first=True
         )
+        rows = with_reviews(conn, rows)
     if as_json:
         print_json(rows)
     else:
+        rows = [{**row, "reviewed": in_words(row["review"])} for row in rows]
         print_rows(rows, _COLUMNS, "There is no such finding.")
 
 
 @app.command()
 def show(finding: FindingId, as_json: Json = False) -> None:
     """Show a finding with its evidence and its actions."""
+    from labelguard.reviews import with_reviews
     from labelguard.store import records
 
     with tools() as tool, tool.store.read() as conn:
-        row = records.get_finding(conn, finding)
+        found = records.get_finding(conn, finding)
+        row = with_reviews(conn, [found])[0] if found is not None else None
         actions = records.list_actions(conn, finding=finding)
     if row is None:
         raise Failed(f"There is no finding {finding}.")

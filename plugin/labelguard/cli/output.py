@@ -24,7 +24,7 @@ class Failed(Exception):
 
 def say(sentence: str) -> None:
     """Tell the person at the terminal, beside what is printed for programs."""
-    typer.echo(sentence, err=True)
+    typer.echo("\n".join(_printable(line) for line in sentence.split("\n")), err=True)
 
 
 def plain(value: Any) -> Any:
@@ -84,5 +84,9 @@ def _cell(value: Any) -> str:
         return f"{value:%Y-%m-%d %H:%M}"
     if isinstance(value, (dict, list, tuple)):
         return json.dumps(plain(value), ensure_ascii=False)
+    return _printable(str(value))
+
+
+def _printable(text: str) -> str:
     # What is written by annotators may hold control characters, which a terminal would obey.
-    return "".join(c if c.isprintable() else " " for c in str(value))
+    return "".join(c if c.isprintable() else " " for c in text)

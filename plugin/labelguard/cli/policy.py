@@ -103,11 +103,10 @@ def unreachable(policy: Policy, settings: Settings) -> list[str]:
 
 def _advice(policy: Policy) -> list[str]:
     """What in a policy does not fit, where there is a store that knows the project: checking makes none."""
-    from sqlalchemy.engine import make_url
+    from labelguard.store import Store
 
     with tools() as tool:
-        file = make_url(tool.settings.database_url).database
-        return misfits(policy, tool.store) if file and Path(file).exists() else []
+        return misfits(policy, tool.store) if Store.exists(tool.settings.database_url) else []
 
 
 def misfits(policy: Policy, store: Store) -> list[str]:

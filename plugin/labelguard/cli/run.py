@@ -1,14 +1,17 @@
-"""Commands that run something: ``serve``, ``studio``, ``demo`` and ``replay``."""
+"""Commands that run something: ``serve``, ``web``, ``worker``, ``studio``, ``demo`` and ``replay``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labelguard.cli.context import tools
 from labelguard.cli.output import Json, print_json, print_rows, read_text, say
+
+if TYPE_CHECKING:
+    from labelguard.service import ProcessKind
 
 StudioPython = Annotated[
     Path,
@@ -19,20 +22,42 @@ StudioPython = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(serve)
+    app.command()(web)
+    app.command()(worker)
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(studio)
     app.command()(demo)
     app.command()(replay)
 
 
 def serve() -> None:
-    """Run the service: webhook receiver, page, API, status page and schedule."""
+    """Run the service in one process: webhook receiver, page, API, status page and schedule."""
+    _run("serve")
+
+
+def web() -> None:
+    """Run the HTTP side alone: webhook receiver, page, API and status page.
+
+    Any number may run, on PostgreSQL; what arrives is judged here too. Actions and the schedule need a worker.
+    """
+    _run("web")
+
+
+def worker() -> None:
+    """Run everything but the HTTP side: judging, actions and the schedule.
+
+    Any number may run, on PostgreSQL; one of them keeps the schedule. Its port answers probes and monitoring.
+    """
+    _run("worker")
+
+
+def _run(kind: ProcessKind) -> None:
     from labelguard.logs import configure
-    from labelguard.service import serve as run_service
+    from labelguard.service import run
     from labelguard.settings import load_settings
 
     settings = load_settings()
     configure(settings.log_level)
-    run_service(settings)
+    run(settings, kind)
 
 
 def studio(

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from labelguard.instruments import Instruments
+from labelguard.store.backend import Backend, Role, StoreError
 from labelguard.store.migrations import UnknownRevision, upgrade
+from labelguard.store.postgresql import Postgresql, reason
+from labelguard.store.sqlite import Sqlite
+from labelguard.store.statements import command
+
+__all__ = ["Role", "Store", "StoreError", "inserted_id"]
 
 T = TypeVar("T")
 
 _GROUP = 256
 """How many waiting jobs one commit takes at most: bounds how long the first of them waits."""
 
-_LOCK_SECONDS = 10.0
-"""How long another process (a command, a backup) may hold the file until we say that it cannot be used."""
-
-_JOBS_OWN = frozenset(
-    {
-        sqlite3.SQLITE_ERROR,
-        sqlite3.SQLITE_TOOBIG,
-        sqlite3.SQLITE_CONSTRAINT,
-        sqlite3.SQLITE_MISMATCH,
-        sqlite3.SQLITE_RANGE,
-    }
-)
-"""SQLite's result codes for a statement that is wrong; the others are about the file or the disk.
-See https://www.sqlite.org/rescode.html."""
-
-
-class StoreError(Exception):
-    """The store cannot be used; the message says why and what to do."""
+_EXAMPLES = "it looks like sqlite:////var/lib/labelguard.sqlite3 or postgresql://labelguard:password@host/labelguard"
 
 
 @dataclass(slots=True)
@@ -56,25 +43,42 @@ class _Job:
         self.done.set()
 
 
+class _RolledBack(Exception):
+    """The only job of its group failed, and knows why."""
+
+
 class Store:
     """The operational store.
 
     All writes of a process go through one writer thread which commits several waiting jobs at once: SQLite
-    does not queue its writers, and a second one ruins the slowest answers.
+    does not queue its writers, and a second one ruins the slowest answers. On both databases a writing
+    transaction begins by taking the one lock of all writers, so what it reads is the newest there is.
     """
 
     def __init__(self, url: str, *, durable: bool = True) -> None:
         """Use :meth:`open`. ``durable=False`` never waits for the disk: for stores that are thrown away."""
-        self.url = _checked(url)
-        self.path = Path(self.url.database or "")
-        self._reader = _engine(self.url, begin="BEGIN", durable=durable, read_only=True)
-        # Its own engine: IMMEDIATE takes the write lock up front, where waiting for it is still harmless.
-        self._writer = _engine(self.url, begin="BEGIN IMMEDIATE", durable=durable)
+        self._backend = _backend(url, durable=durable)
+        self.where = self._backend.where
+        """What messages call the store; without a password."""
+        self.instruments = Instruments()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._conn: sa.Connection | None = None
         self._closed = False
         # What is put in line after the writer's end would wait for ever.
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
+
+    @property
+    def path(self) -> Path:
+        """The file of a store on SQLite."""
+        if not isinstance(self._backend, Sqlite):
+            raise TypeError("only a store on SQLite is a file")
+        return self._backend.path
+
+    @property
+    def shared(self) -> bool:
+        """Whether processes on several machines may work on it."""
+        return isinstance(self._backend, Postgresql)
 
     @classmethod
     def open(cls, url: str, *, durable: bool = True) -> Store:
@@ -85,20 +89,35 @@ class Store:
         """
         store = cls(url, durable=durable)
         try:
-            store.path.parent.mkdir(parents=True, exist_ok=True)
-            with store._writer.begin() as conn:
+            with store._backend.upgrading() as conn:
                 upgrade(conn)
         except UnknownRevision as error:
-            store._dispose()
+            store._backend.close()
             raise StoreError(
-                f"The store {store.path} was written by a newer labelguard (schema {error.revision}). "
+                f"The store {store.where} was written by a newer labelguard (schema {error.revision}). "
                 "Install that version, or restore the backup made before the upgrade."
             ) from None
         except (SQLAlchemyError, OSError) as error:
-            store._dispose()
-            raise StoreError(f"The store {store.path} cannot be opened: {_reason(error)}") from None
+            store._backend.close()
+            raise StoreError(f"The store {store.where} cannot be opened: {_reason(error)}") from None
+        store._backend.opened()
         store._thread.start()
         return store
+
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Whether there is a store at an address, of any version; it is neither made nor changed.
+
+        Raises:
+            StoreError: the address is none of a store.
+        """
+        backend = _backend(url, durable=True)
+        try:
+            return backend.exists()
+        except SQLAlchemyError:
+            return False
+        finally:
+            backend.close()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -107,14 +126,16 @@ class Store:
         Raises:
             StoreError: the store cannot be read.
         """
+        if self._closed:
+            raise StoreError("The store is closed.")
         try:
-            conn = self._reader.connect()
+            conn = self._backend.reader.connect()
         except SQLAlchemyError as error:
-            raise StoreError(f"The store {self.path} cannot be read: {_reason(error)}") from None
+            raise StoreError(f"The store {self.where} cannot be read: {_reason(error)}") from None
         try:
             yield conn
         except sa.exc.DBAPIError as error:
-            raise StoreError(f"The store {self.path} cannot be read: {_reason(error)}") from None
+            raise StoreError(f"The store {self.where} cannot be read: {_reason(error)}") from None
         finally:
             conn.close()
 
@@ -140,36 +161,40 @@ class Store:
         return result
 
     @contextmanager
-    def exclusive(self, role: str) -> Iterator[None]:
+    def exclusive(self, role: str) -> Iterator[Role]:
         """Hold a role that only one process (and one thread of it) may have at a time, such as the engine's.
 
-        The lock dies with its process, so nothing needs cleaning up after a crash.
+        The lock dies with its process, so nothing needs cleaning up after a crash. On PostgreSQL it dies with
+        its connection too: who works long looks at :meth:`Role.held`.
 
         Raises:
-            StoreError: the lock's file, beside the store's, cannot be opened.
+            StoreError: the lock cannot be had.
         """
-        path = self.path.with_name(f"{self.path.name}-{role}.lock")
-        try:
-            handle = path.open("a")
-        except OSError as error:
-            raise StoreError(f"The lock {path} cannot be taken: {_reason(error)}") from None
-        with handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+        with self._backend.exclusive(role, wait=True) as held:
+            if held is None:
+                raise RuntimeError("who waits for a role gets it")
+            yield held
+
+    @contextmanager
+    def try_exclusive(self, role: str) -> Iterator[Role | None]:
+        """Hold a role like :meth:`exclusive`, or None, at once, where somebody else has it.
+
+        Raises:
+            StoreError: whether somebody has it cannot be known.
+        """
+        with self._backend.exclusive(role, wait=False) as held:
+            yield held
 
     def close(self) -> None:
-        """Finish what is waiting and let go of the file."""
+        """Finish what is waiting and let go of the database."""
         with self._closing:
             if self._closed:
                 return
             self._closed = True
             self._jobs.put(None)
         self._thread.join()
-        self._dispose()
-
-    def _dispose(self) -> None:
-        self._reader.dispose()
-        self._writer.dispose()
+        self._let_go()
+        self._backend.close()
 
     def _write_loop(self) -> None:
         while True:
@@ -190,11 +215,14 @@ class Store:
 
     def _commit(self, jobs: list[_Job]) -> None:
         try:
-            with self._writer.begin() as conn:
+            with self.instruments.commit(len(jobs)), self._begun() as conn:
                 for job in jobs:
-                    self._run(conn, job)
+                    self._run(conn, job, alone=len(jobs) == 1)
+        except _RolledBack:
+            return
         except Exception as error:  # noqa: BLE001 - this thread must live, and nobody may wait for ever
-            why = StoreError(f"The store {self.path} cannot be written: {_reason(error)}")
+            self._let_go()
+            why = StoreError(f"The store {self.where} cannot be written: {_reason(error)}")
             for job in jobs:
                 if not job.done.is_set():
                     job.finish(why)
@@ -203,25 +231,52 @@ class Store:
                 if not job.done.is_set():
                     job.finish()
 
-    @staticmethod
-    def _run(conn: sa.Connection, job: _Job) -> None:
-        """Run one job of a group; what it raises is its caller's, unless it is about the file or the disk."""
-        cause: BaseException | None = None
+    @contextmanager
+    def _begun(self) -> Iterator[sa.Connection]:
+        """A writing transaction, on a connection that is kept: getting one takes longer than many a job."""
+        fresh = self._conn is None
+        if self._conn is None:
+            self._conn = self._backend.writer.connect()
         try:
-            with conn.begin_nested():
-                try:
-                    job.result = job.run(conn)
-                except BaseException as error:
-                    cause = error
-                    raise
-        except BaseException as error:  # noqa: BLE001 - it belongs to the caller, who gets it
-            # On a full disk SQLite rolls everything back by itself, and going back to the savepoint fails in
-            # its turn, which hides what happened: https://www.sqlite.org/lang_transaction.html
-            why = cause or error
-            if _is_about_the_store(why):
+            transaction = self._conn.begin()
+        except sa.exc.DBAPIError as error:
+            if fresh or not error.connection_invalidated:
+                raise
+            # The server was started again meanwhile, and nothing was done yet.
+            self._let_go()
+            self._conn = self._backend.writer.connect()
+            transaction = self._conn.begin()
+        with transaction:
+            yield self._conn
+
+    def _let_go(self) -> None:
+        """Give the writer's connection back: the pool finds out whether it is of any use."""
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with suppress(SQLAlchemyError):
+                conn.close()
+
+    def _run(self, conn: sa.Connection, job: _Job, *, alone: bool) -> None:
+        """Run one job of a group; what it raises is its caller's, unless it is about the store."""
+        if not alone:
+            command(conn, "SAVEPOINT job")
+        try:
+            job.result = job.run(conn)
+        except BaseException as error:
+            if self._backend.is_about_the_store(error):
                 # Nobody in this group can be told "committed".
-                raise why from None
-            job.finish(why)
+                raise
+            if not alone:
+                # On a full disk SQLite rolls everything back by itself, and going back to the savepoint fails in
+                # its turn: https://www.sqlite.org/lang_transaction.html
+                command(conn, "ROLLBACK TO SAVEPOINT job")
+                command(conn, "RELEASE SAVEPOINT job")
+            job.finish(error)
+            if alone:
+                raise _RolledBack from error
+        else:
+            if not alone:
+                command(conn, "RELEASE SAVEPOINT job")
 
 
 def inserted_id(done: sa.CursorResult[Any]) -> int:
@@ -232,60 +287,20 @@ def inserted_id(done: sa.CursorResult[Any]) -> int:
     return int(key[0])
 
 
-def _checked(url: str) -> URL:
+def _backend(url: str, *, durable: bool) -> Backend:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        raise StoreError(
-            "LABELGUARD_DATABASE_URL is not a database address; it looks like sqlite:////var/lib/labelguard.sqlite3"
-        ) from None
-    if parsed.get_backend_name() != "sqlite":
-        raise StoreError(
-            f"LABELGUARD_DATABASE_URL names {parsed.get_backend_name()!r}; this version keeps its store in "
-            "SQLite: sqlite:////var/lib/labelguard.sqlite3"
-        )
-    if not parsed.database or parsed.database == ":memory:":
-        raise StoreError("LABELGUARD_DATABASE_URL must name a file: sqlite:////var/lib/labelguard.sqlite3")
-    return parsed
-
-
-def _engine(url: URL, *, begin: str, durable: bool, read_only: bool = False) -> sa.Engine:
-    engine = sa.create_engine(
-        url,
-        json_serializer=lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
-        pool_size=16,
-        max_overflow=48,
-        connect_args={"timeout": _LOCK_SECONDS, "check_same_thread": False},
-    )
-
-    @sa.event.listens_for(engine, "connect")
-    def _connect(connection: sqlite3.Connection, _record: object) -> None:
-        # SQLAlchemy's pysqlite notes: transactions work as written only without the driver's own BEGIN.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-        if read_only:
-            cursor.execute("PRAGMA query_only=ON")
-        cursor.close()
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(conn: sa.Connection) -> None:
-        conn.exec_driver_sql(begin)
-
-    return engine
-
-
-def _is_about_the_store(error: BaseException) -> bool:
-    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
-    # Extended codes keep the primary one in their lowest byte. Python's own complaints (a value it cannot
-    # bind) have no code.
-    return code is not None and code & 0xFF not in _JOBS_OWN
+        raise StoreError(f"LABELGUARD_DATABASE_URL is not a database address; {_EXAMPLES}") from None
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        return Sqlite(parsed, durable=durable)
+    if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        return Postgresql(parsed, durable=durable)
+    raise StoreError(f"LABELGUARD_DATABASE_URL names {parsed.drivername!r}, which cannot hold the store; {_EXAMPLES}")
 
 
 def _reason(error: Exception) -> str:
     """The database's own words; SQLAlchemy's would repeat the statement with its values."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    return str(getattr(error, "orig", None) or error)
+    return reason(error)

@@ -7,10 +7,12 @@ as plain dicts with the columns of :mod:`labelguard.store.schema`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert  # its conflict clauses are SQLite's too
 
@@ -19,14 +21,18 @@ from labelguard.events import Project, Task
 from labelguard.store.core import inserted_id
 from labelguard.store.schema import (
     actions,
+    annotation_versions,
     annotations as annotations_table,
     annotators,
     cursors,
+    doubts,
+    erasures,
     findings,
     gold,
     guidelines,
     inbox,
     job_runs,
+    judgments,
     policies,
     projects,
     rejected,
@@ -34,11 +40,15 @@ from labelguard.store.schema import (
     switches,
     tasks,
 )
+from labelguard.store.statements import JsonText, Statement, among
 
 Row = dict[str, Any]
 
 _IDS_AT_ONCE = 500
 """SQLite limits the variables of one statement; older builds to 999."""
+
+LABELGUARD = "labelguard"
+"""Who decided where no person did."""
 
 FINDING_STEPS = {
     "open": {"acknowledged", "disputed", "upheld", "dismissed"},
@@ -53,20 +63,44 @@ FINDING_STEPS = {
 
 # Asked for each delivery, so built once: putting a statement together takes longer than SQLite takes to run it.
 _PROJECT = sa.select(projects).where(projects.c.id == sa.bindparam("wanted"))
+_PROJECT_NOW = Statement(_PROJECT)
 _TASK = sa.select(tasks).where(tasks.c.id == sa.bindparam("wanted"))
-_ADD_TASK = insert(tasks)
-_NEWEST_POLICY = sa.select(sa.func.max(policies.c.version)).where(policies.c.project == sa.bindparam("wanted"))
-_NOTE_ANNOTATOR = insert(annotators).on_conflict_do_nothing()
-_RULE_STATE = sa.select(rule_states.c.state).where(
-    rule_states.c.project == sa.bindparam("project"),
-    rule_states.c.rule == sa.bindparam("rule"),
-    rule_states.c.subject == sa.bindparam("subject"),
+_TASK_TIMES = Statement(
+    sa.select(tasks.c.id, tasks.c.created_at, tasks.c.updated_at, tasks.c.deleted_at).where(among(tasks.c.id, "wanted"))
 )
-_SET_RULE_STATE = insert(rule_states)
-_SET_RULE_STATE = _SET_RULE_STATE.on_conflict_do_update(
-    index_elements=["project", "rule", "subject"],
-    set_={name: _SET_RULE_STATE.excluded[name] for name in ("state", "updated_at")},
+_NEWEST_POLICY = Statement(
+    sa.select(sa.func.max(policies.c.version)).where(policies.c.project == sa.bindparam("wanted"))
 )
+_NOTE_ANNOTATOR = Statement(
+    insert(annotators)
+    .values(id=sa.bindparam("id"), email="", name="", active=True)
+    .on_conflict_do_nothing(index_elements=["id"])
+)
+
+
+def _upsert(
+    table: sa.Table, key: Sequence[str], json: Sequence[str], *, but: Sequence[str] = (), same: str | None = None
+) -> Statement:
+    """An insert of every column ``but`` some (JSON as text) that updates the row with the same key.
+
+    Where that row has another value in ``same``, it stays as it is.
+    """
+    names = [column.name for column in table.c if column.name not in but]
+    adding = insert(table).values(
+        {name: sa.bindparam(name, type_=JsonText() if name in json else None) for name in names}
+    )
+    return Statement(
+        adding.on_conflict_do_update(
+            index_elements=list(key),
+            set_={name: adding.excluded[name] for name in names if name not in key},
+            where=None if same is None else table.c[same] == adding.excluded[same],
+        )
+    )
+
+
+# A task never moves: only Label Studio itself can say that its id was given out again, in another project.
+_PUT_TASK = _upsert(tasks, ["id"], ["data", "meta"], but=["confirmed_at"], same="project")
+_PUT_RULE_STATE = _upsert(rule_states, ["project", "rule", "subject"], ["state"])
 
 
 def _row(conn: sa.Connection, query: sa.Select[Any], **wanted: Any) -> Row | None:
@@ -95,10 +129,11 @@ def _chunks(ids: Iterable[int]) -> Iterable[list[int]]:
 # Projects and connections
 
 
-def save_project(conn: sa.Connection, project: Project, now: datetime) -> None:
+def save_project(conn: sa.Connection, project: Project, now: datetime, *, listed: bool = False) -> None:
     """Insert or update a project; a changed guideline or label config becomes a new guideline version.
 
-    An older description than the one in the store (by Label Studio's ``updated_at``) changes nothing.
+    An older description than the one in the store (by Label Studio's ``updated_at``) changes nothing, unless
+    Label Studio itself has ``listed`` it: then it is confirmed, whatever a delivery said before.
     """
     values = {
         "title": project.title,
@@ -109,9 +144,11 @@ def save_project(conn: sa.Connection, project: Project, now: datetime) -> None:
         "updated_at": project.updated_at,
     }
     known = get_project(conn, project.id)
+    if listed and known is not None and project.updated_at is None:
+        values["updated_at"] = known["updated_at"]
     if known is None:
         conn.execute(insert(projects).values(id=project.id, **values))
-    elif project.updated_at and known["updated_at"] and project.updated_at < known["updated_at"]:
+    elif not listed and project.updated_at and known["updated_at"] and project.updated_at < known["updated_at"]:
         return
     elif any(known[key] != value for key, value in values.items()):
         conn.execute(sa.update(projects).where(projects.c.id == project.id).values(values))
@@ -120,6 +157,27 @@ def save_project(conn: sa.Connection, project: Project, now: datetime) -> None:
         project.label_config,
     ):
         _add_guideline(conn, project, now)
+    if listed:
+        _confirm_guideline(conn, project, now)
+
+
+def forget_project_time(conn: sa.Connection, project: int) -> None:
+    """When the project was changed last is not known: a delivery made it up."""
+    conn.execute(sa.update(projects).where(projects.c.id == project).values(updated_at=None))
+
+
+def _confirm_guideline(conn: sa.Connection, project: Project, now: datetime) -> None:
+    """The newest version is what Label Studio itself has."""
+    newest = sa.select(sa.func.max(guidelines.c.version)).where(guidelines.c.project == project.id).scalar_subquery()
+    conn.execute(
+        sa.update(guidelines)
+        .where(
+            guidelines.c.project == project.id,
+            guidelines.c.version == newest,
+            guidelines.c.confirmed_at.is_(None),
+        )
+        .values(confirmed_at=now)
+    )
 
 
 def _add_guideline(conn: sa.Connection, project: Project, now: datetime) -> None:
@@ -150,6 +208,12 @@ def list_guidelines(conn: sa.Connection, project: int) -> list[Row]:
 def get_project(conn: sa.Connection, project: int) -> Row | None:
     """One project's row."""
     return _row(conn, _PROJECT, wanted=project)
+
+
+def project_now(conn: sa.Connection, project: int) -> Row | None:
+    """One project's row, for what asks with every delivery."""
+    found = _PROJECT_NOW.first(conn, wanted=project)
+    return None if found is None else dict(zip(projects.c.keys(), found, strict=True))
 
 
 def list_projects(conn: sa.Connection, *, connected: bool | None = None) -> list[Row]:
@@ -185,17 +249,21 @@ def set_connection(
 
 
 def save_annotators(conn: sa.Connection, users: Sequence[User]) -> None:
-    """Insert or update annotators."""
+    """Insert or update annotators; not those who were erased and have not annotated since."""
+    erased = set(conn.scalars(sa.select(erasures.c.annotator)))
+    erased -= set(conn.scalars(sa.select(annotators.c.id))) if erased else set()
     for user in users:
+        if user.id in erased:
+            continue
         values = {"email": user.email, "name": user.name, "active": user.active}
         conn.execute(
             insert(annotators).values(id=user.id, **values).on_conflict_do_update(index_elements=["id"], set_=values)
         )
 
 
-def note_annotator(conn: sa.Connection, annotator: int) -> None:
-    """Make sure that somebody whose work arrived is known, by number until Label Studio tells the name."""
-    conn.execute(_NOTE_ANNOTATOR, {"id": annotator})
+def note_annotators(conn: sa.Connection, ids: Sequence[int]) -> None:
+    """Make sure that people whose work arrived are known, by number until Label Studio tells the names."""
+    _NOTE_ANNOTATOR.insert(conn, [{"id": annotator} for annotator in ids])
 
 
 def get_annotator(conn: sa.Connection, annotator: int) -> Row | None:
@@ -230,22 +298,69 @@ def save_task(conn: sa.Connection, task: Task, now: datetime, *, listed: bool = 
     }
     known = get_task(conn, task.id)
     if known is None:
-        conn.execute(_ADD_TASK, {"id": task.id, **values})
+        conn.execute(insert(tasks).values(id=task.id, **values))
         return
+    if known["project"] != task.project and not listed:
+        return  # a task never moves: only Label Studio itself can say that the id was given out again
     if task.updated_at and known["updated_at"] and task.updated_at < known["updated_at"]:
         return
     another = bool(task.created_at and known["created_at"] and task.created_at != known["created_at"])
     if another:
-        retire_gold(conn, known["project"], [task.id], now)
+        # What a delivery alone says of it retires no answer: it is merely not used for another task.
+        if listed:
+            retire_gold(conn, known["project"], [task.id], now)
+        _forget_earlier(conn, task, now)
     elif not listed:
         values["deleted_at"] = known["deleted_at"]
     if any(known[key] != value for key, value in values.items()):
         conn.execute(sa.update(tasks).where(tasks.c.id == task.id).values(values))
 
 
+def _forget_earlier(conn: sa.Connection, task: Task, now: datetime) -> None:
+    """What was annotated in an earlier task with the same id is gone with it."""
+    a = annotations_table.c
+    earlier = sa.and_(a.project == task.project, a.task == task.id, a.created_at < task.created_at)
+    conn.execute(sa.update(annotations_table).where(earlier, a.deleted_at.is_(None)).values(deleted_at=now))
+
+
 def get_task(conn: sa.Connection, task: int) -> Row | None:
     """One task's row."""
     return _row(conn, _TASK, wanted=task)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTimes:
+    """When a task was made, changed and deleted."""
+
+    created_at: datetime | None
+    updated_at: datetime | None
+    deleted_at: datetime | None
+
+
+def task_times(conn: sa.Connection, ids: Collection[int]) -> dict[int, TaskTimes]:
+    """The times of those of these tasks that are known."""
+    return {task: TaskTimes(*times) for task, *times in _TASK_TIMES.rows(conn, wanted=ids)}
+
+
+def put_tasks(conn: sa.Connection, described: Iterable[tuple[Task, datetime | None]]) -> None:
+    """Insert or update tasks, each with its time of deletion, if any, whatever the store says of them now."""
+    _PUT_TASK.insert(
+        conn,
+        [
+            {
+                "id": task.id,
+                "project": task.project,
+                "data": msgspec.json.encode(task.data).decode(),
+                "meta": msgspec.json.encode(task.meta).decode(),
+                "overlap": task.overlap,
+                "is_labeled": task.is_labeled,
+                "created_at": task.created_at,
+                "updated_at": task.updated_at,
+                "deleted_at": deleted_at,
+            }
+            for task, deleted_at in described
+        ],
+    )
 
 
 def live_task_ids(conn: sa.Connection, project: int) -> set[int]:
@@ -311,6 +426,136 @@ def mark_tasks_deleted(conn: sa.Connection, project: int, task_ids: Sequence[int
     return count
 
 
+def keep_as_listed(conn: sa.Connection, task: Task, now: datetime) -> None:
+    """Keep a task exactly as Label Studio itself has it, whatever deliveries said of it."""
+    known = get_task(conn, task.id)
+    if known is not None and (task.created_at != known["created_at"] or task.project != known["project"]):
+        retire_gold(conn, known["project"], [task.id], now)
+    values: Row = {
+        "project": task.project,
+        "data": dict(task.data),
+        "meta": dict(task.meta),
+        "overlap": task.overlap,
+        "is_labeled": task.is_labeled,
+        "created_at": task.created_at,
+        "updated_at": task.updated_at,
+        "deleted_at": None,
+        "confirmed_at": now,
+    }
+    conn.execute(insert(tasks).values(id=task.id, **values).on_conflict_do_update(index_elements=["id"], set_=values))
+
+
+def tasks_by_id(conn: sa.Connection, task_ids: Sequence[int]) -> dict[int, Row]:
+    """Tasks, deleted ones included, by their ids."""
+    return {
+        row["id"]: row
+        for some in _chunks(task_ids)
+        for row in _rows(conn, sa.select(tasks).where(tasks.c.id.in_(some)))
+    }
+
+
+def annotations_about(conn: sa.Connection, task_ids: Sequence[int], annotation_ids: Sequence[int]) -> list[Row]:
+    """Annotations of these tasks or with these ids, deleted ones included, by row."""
+    c = annotations_table.c
+    found = {
+        row["row"]: row
+        for column, ids in ((c.task, task_ids), (c.id, annotation_ids))
+        for some in _chunks(ids)
+        for row in _rows(conn, sa.select(annotations_table).where(column.in_(some)))
+    }
+    return [found[row] for row in sorted(found)]
+
+
+def annotated_task_ids(conn: sa.Connection, project: int) -> set[int]:
+    """Ids of the tasks of live annotations."""
+    c = annotations_table.c
+    return set(conn.scalars(sa.select(c.task).where(c.project == project, c.deleted_at.is_(None)).distinct()))
+
+
+def versions_of(conn: sa.Connection, annotation_row: int) -> list[Row]:
+    """All versions of an annotation in the order in which they came, refuted ones included."""
+    c = annotation_versions.c
+    return _rows(conn, sa.select(annotation_versions).where(c.annotation_row == annotation_row).order_by(c.id))
+
+
+def refute_versions(conn: sa.Connection, version_ids: Sequence[int], note: str, now: datetime) -> None:
+    """Label Studio does not have these versions: they are no evidence, and what was found in them is dismissed."""
+    for some in _chunks(version_ids):
+        conn.execute(sa.update(annotation_versions).where(annotation_versions.c.id.in_(some)).values(refuted_at=now))
+        conn.execute(sa.update(judgments).where(judgments.c.version_id.in_(some)).values(first=False))
+    dismiss_findings_of(conn, version_ids, note, now)
+
+
+def dismiss_findings_of(conn: sa.Connection, version_ids: Sequence[int], note: str, now: datetime) -> list[int]:
+    """Dismiss what was found in these versions, and give up what has not been done about it; returns their ids."""
+    found = [
+        row
+        for some in _chunks(version_ids)
+        for row in _rows(conn, sa.select(findings).where(findings.c.version_id.in_(some)))
+        if row["state"] != "dismissed"
+    ]
+    for row in found:
+        dismiss_finding(conn, row, note, now)
+    return [row["id"] for row in found]
+
+
+def dismiss_finding(conn: sa.Connection, finding: Mapping[str, Any], note: str, now: datetime) -> None:
+    """Dismiss a finding that rests on nothing, whoever decided what about it before."""
+    words = "\n".join(filter(None, [finding["note"], note]))
+    set_finding_state(conn, finding["id"], "dismissed", by=LABELGUARD, note=words, now=now)
+    for action in list_actions(conn, finding=finding["id"], states=("proposed", "approved", "delivering")):
+        update_action(conn, action["id"], now, state="rejected", next_at=None, error=note)
+
+
+def unrefute_version(conn: sa.Connection, version: int) -> None:
+    """Label Studio has it after all: it counts again, and the rules have yet to look at it."""
+    c = annotation_versions.c
+    conn.execute(sa.update(annotation_versions).where(c.id == version).values(refuted_at=None, judged=False))
+    conn.execute(
+        sa.update(judgments)
+        .where(judgments.c.version_id == version)
+        .values(first=sa.select(c.first).where(c.id == version).scalar_subquery())
+    )
+
+
+def rename_author(conn: sa.Connection, version: int, *, project: int, editor: int | None, author: int | None) -> None:
+    """A version is by others than a delivery said: who is right now, and the rules have yet to look at it."""
+    c = annotation_versions.c
+    conn.execute(sa.update(annotation_versions).where(c.id == version).values(editor=editor, judged=False))
+    values = {"project": project, "annotator": author}
+    conn.execute(sa.update(judgments).where(judgments.c.version_id == version).values(values))
+
+
+def set_annotation(conn: sa.Connection, row: int, **values: Any) -> None:
+    """Set columns of an annotation."""
+    conn.execute(sa.update(annotations_table).where(annotations_table.c.row == row).values(**values))
+
+
+def unknown_counts(conn: sa.Connection, project: int) -> dict[str, int]:
+    """What cannot be known of a project's history, in numbers.
+
+    ``gaps``: versions found by looking before which others may have been that no delivery brought.
+    ``unjudged``: versions that were replaced while the policy could not be used; they stay unjudged.
+    ``refuted``: versions that deliveries told of and Label Studio does not have.
+    """
+    v, a = annotation_versions.c, annotations_table.c
+
+    def count(*where: sa.ColumnElement[bool]) -> int:
+        query = (
+            sa.select(sa.func.count())
+            .select_from(annotation_versions.join(annotations_table, a.row == v.annotation_row))
+            .where(a.project == project, *where)
+        )
+        return conn.scalar(query) or 0
+
+    edited = sa.and_(sa.not_(v.first), sa.not_(v.was_cancelled), sa.not_(v.ground_truth))
+    return {
+        "gaps": count(v.origin != "webhook", sa.or_(v.number > 1, edited)),
+        "unjudged": count(sa.not_(v.judged), v.updated_at < a.updated_at, v.refuted_at.is_(None)),
+        "refuted": count(v.refuted_at.is_not(None)),
+    }
+
+
 # Policies
 
 
@@ -334,7 +579,7 @@ def get_policy(conn: sa.Connection, project: int, version: int | None = None) ->
 
 def newest_policy_version(conn: sa.Connection, project: int) -> int | None:
     """The number of a project's newest policy, or None without one."""
-    newest = conn.scalar(_NEWEST_POLICY, {"wanted": project})
+    ((newest,),) = _NEWEST_POLICY.rows(conn, wanted=project)
     return None if newest is None else int(newest)
 
 
@@ -351,14 +596,24 @@ def add_gold(
 ) -> int:
     """Put an answer into the vault (a changed answer is a new version) and return its version."""
     answer = [dict(item) for item in result]
+    about = get_task(conn, task)
+    created = about["created_at"] if about is not None and about["project"] == project else None
     active = get_gold(conn, project, task)
-    if active is not None and active["result"] == answer:
+    if active is not None and active["result"] == answer and active["task_created_at"] in (None, created):
         return int(active["version"])
     retire_gold(conn, project, [task], now)
     newest = conn.scalar(sa.select(sa.func.max(gold.c.version)).where(gold.c.project == project, gold.c.task == task))
     version = int(newest or 0) + 1
     conn.execute(
-        insert(gold).values(project=project, task=task, version=version, result=answer, origin=origin, added_at=now)
+        insert(gold).values(
+            project=project,
+            task=task,
+            version=version,
+            result=answer,
+            origin=origin,
+            added_at=now,
+            task_created_at=created,
+        )
     )
     return version
 
@@ -494,6 +749,136 @@ def inbox_counts(conn: sa.Connection) -> dict[tuple[str, str], int]:
     return {(action, state): count for action, state, count in conn.execute(query)}
 
 
+def newest_delivery(conn: sa.Connection, project: int, before: datetime) -> int:
+    """The id up to which a project's deliveries that came before a moment are all processed."""
+    # By id from the end: only the newest ones are younger than the moment, and nothing indexes the time.
+    mine = sa.select(inbox.c.id).where(inbox.c.project == project)
+    newest = conn.scalar(mine.where(inbox.c.received_at <= before).order_by(inbox.c.id.desc()).limit(1)) or 0
+    pending = conn.scalar(mine.where(inbox.c.state == "pending").order_by(inbox.c.id).limit(1))
+    return newest if pending is None else min(newest, pending - 1)
+
+
+def said_by_webhook(conn: sa.Connection, project: int, after: int, upto: int, limit: int) -> list[Row]:
+    """What deliveries with ids after ``after`` spoke about, by id.
+
+    The usual ones are not read whole: ``task``, ``of_task``, ``annotation``, ``completed_by``, ``updated_by``
+    and ``ground_truth`` are theirs. Of others ``body`` is there.
+    """
+    body = inbox.c.body
+    usual = inbox.c.action.in_(("ANNOTATION_CREATED", "ANNOTATION_UPDATED"))
+    query = (
+        sa.select(
+            inbox.c.id,
+            inbox.c.action,
+            inbox.c.received_at,
+            body["task", "id"].as_integer().label("task"),
+            body["annotation", "task"].as_integer().label("of_task"),
+            body["annotation", "id"].as_integer().label("annotation"),
+            body["annotation", "completed_by"].as_string().label("completed_by"),
+            body["annotation", "updated_by"].as_string().label("updated_by"),
+            body["annotation", "ground_truth"].as_boolean().label("ground_truth"),
+        )
+        .where(inbox.c.project == project, inbox.c.id > after, inbox.c.id <= upto, inbox.c.origin == "webhook", usual)
+        .order_by(inbox.c.id)
+        .limit(limit)
+    )
+    others = (
+        sa.select(inbox.c.id, inbox.c.action, inbox.c.received_at, inbox.c.body)
+        .where(
+            inbox.c.project == project,
+            inbox.c.id > after,
+            inbox.c.id <= upto,
+            inbox.c.origin == "webhook",
+            sa.not_(usual),
+        )
+        .order_by(inbox.c.id)
+        .limit(limit)
+    )
+    found = sorted([*_rows(conn, query), *_rows(conn, others)], key=lambda row: int(row["id"]))
+    return found[:limit]
+
+
+def doubt(conn: sa.Connection, project: int, kind: str, count: int, example: str, now: datetime) -> None:
+    """Note that Label Studio did not confirm something, so many times."""
+    adding = insert(doubts).values(
+        project=project, kind=kind, count=count, since=now, last_at=now, example=example[:500]
+    )
+    conn.execute(
+        adding.on_conflict_do_update(
+            index_elements=["project", "kind"],
+            set_={
+                "count": doubts.c.count + adding.excluded.count,
+                "last_at": adding.excluded.last_at,
+                "example": adding.excluded.example,
+            },
+        )
+    )
+
+
+def list_doubts(conn: sa.Connection, project: int | None = None) -> list[Row]:
+    """What Label Studio did not confirm, by project and kind."""
+    query = sa.select(doubts).order_by(doubts.c.project, doubts.c.kind)
+    return _rows(conn, query if project is None else query.where(doubts.c.project == project))
+
+
+def doubts_told(conn: sa.Connection, project: int, now: datetime) -> None:
+    """The admin has been told."""
+    conn.execute(sa.update(doubts).where(doubts.c.project == project).values(told_at=now))
+
+
+def forget_doubts(conn: sa.Connection, project: int) -> None:
+    """Begin to count afresh: the webhook has a new token."""
+    conn.execute(sa.delete(doubts).where(doubts.c.project == project))
+
+
+def forget_rule_states(conn: sa.Connection, project: int) -> None:
+    """Forget everything that rules remember about a project."""
+    conn.execute(sa.delete(rule_states).where(rule_states.c.project == project))
+
+
+def confirmed_at(conn: sa.Connection, project: int) -> datetime | None:
+    """Up to when deliveries have been compared with Label Studio, by our clock; None before the first time."""
+    value = get_cursor(conn, f"confirmed:{project}")
+    return None if value is None else datetime.fromisoformat(value["at"])
+
+
+def refuted_since(conn: sa.Connection, project: int, moment: datetime) -> bool:
+    """Whether a version that was there at a moment has been refuted since."""
+    v, a = annotation_versions.c, annotations_table.c
+    query = (
+        sa.select(v.id)
+        .join(annotations_table, a.row == v.annotation_row)
+        .where(a.project == project, v.refuted_at >= moment, v.recorded_at <= moment)
+    )
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def clock_skew(conn: sa.Connection) -> timedelta:
+    """How far Label Studio's clock is ahead of ours, as last seen; nothing where they agree to the second."""
+    return timedelta(seconds=get_cursor(conn, _SKEW) or 0.0)
+
+
+def set_clock_skew(conn: sa.Connection, skew: timedelta, now: datetime) -> None:
+    """Remember how far Label Studio's clock is ahead of ours."""
+    set_cursor(conn, _SKEW, skew.total_seconds(), now)
+
+
+_SKEW = "clock-skew"
+
+
+def suspect_memory(conn: sa.Connection, project: int, version: int | None, now: datetime) -> None:
+    """Note that rules may remember a refuted version; with None, that they do not any more."""
+    known = suspect_version(conn, project)
+    if version is None or known is None or version < known:
+        set_cursor(conn, f"suspect:{project}", version, now)
+
+
+def suspect_version(conn: sa.Connection, project: int) -> int | None:
+    """The earliest refuted version that rules may remember."""
+    found = get_cursor(conn, f"suspect:{project}")
+    return None if found is None else int(found)
+
+
 def start_job(conn: sa.Connection, job: str, project: int | None, now: datetime) -> int:
     """Record that a scheduled job began; returns its run id."""
     values: Row = {"job": job, "project": project, "started_at": now, "state": "running", "summary": {}}
@@ -514,6 +899,19 @@ def finish_job(
         .where(job_runs.c.id == run)
         .values(finished_at=now, state="failed" if error else "done", summary=dict(summary or {}), error=error)
     )
+
+
+def end_lost_jobs(conn: sa.Connection) -> int:
+    """Say of runs whose process was killed that they failed; returns how many.
+
+    They stay without an end, which nobody saw, and so count as missed.
+    """
+    done = conn.execute(
+        sa.update(job_runs)
+        .where(job_runs.c.state == "running")
+        .values(state="failed", error="It ended without a word: its process was killed, or its machine stopped.")
+    )
+    return done.rowcount
 
 
 def last_runs(conn: sa.Connection, job: str, project: int | None = None, limit: int = 1) -> list[Row]:
@@ -544,18 +942,15 @@ def set_cursor(conn: sa.Connection, name: str, value: Any, now: datetime) -> Non
     )
 
 
-def get_rule_state(conn: sa.Connection, project: int, rule: str, subject: str) -> dict[str, Any]:
-    """A rule's memory about a subject; empty when it has none."""
-    found = conn.scalar(_RULE_STATE, {"project": project, "rule": rule, "subject": subject})
-    return dict(found) if found else {}
-
-
-def set_rule_state(
-    conn: sa.Connection, project: int, rule: str, subject: str, state: Mapping[str, Any], now: datetime
-) -> None:
-    """Keep a rule's memory about a subject."""
-    about = {"project": project, "rule": rule, "subject": subject}
-    conn.execute(_SET_RULE_STATE, {**about, "state": dict(state), "updated_at": now})
+def put_rule_states(conn: sa.Connection, project: int, changes: Iterable[tuple[str, str, str]], now: datetime) -> None:
+    """Keep rules' memories: (rule, subject, JSON text) each."""
+    _PUT_RULE_STATE.insert(
+        conn,
+        [
+            {"project": project, "rule": rule, "subject": subject, "state": text, "updated_at": now}
+            for rule, subject, text in changes
+        ],
+    )
 
 
 _ACTIONS = "actions"

@@ -5,6 +5,7 @@ reuses the ids of deleted annotations and tasks on SQLite, an annotation's ident
 ``created_at``, and everything of ours refers to ``annotations.row``.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,14 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], Any] | None:
+        """SQLAlchemy's own for SQLite writes the same text, at several times the cost."""
+        return _to_text if dialect.name == "sqlite" else super().bind_processor(dialect)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        """And reads it."""
+        return _from_text if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Store in UTC."""
@@ -34,6 +43,18 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
+def _to_text(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    if value.tzinfo is None:
+        raise ValueError(f"{value!r} has no timezone; the store keeps UTC times only")
+    return value.astimezone(UTC).isoformat(" ", "microseconds")[:26]
+
+
+def _from_text(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+
 metadata = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -43,8 +64,22 @@ metadata = sa.MetaData(
     }
 )
 
+
+def _partial(name: str, condition: str, *columns: str) -> sa.Index:
+    """An index of the rows that something waits for: small, however long the history grows."""
+    return sa.Index(name, *columns, sqlite_where=sa.text(condition), postgresql_where=sa.text(condition))
+
+
+# Conditions of partial indexes, which SQLite uses only for queries that say the very same words.
+WAITING_FINDINGS = "state IN ('open', 'disputed')"
+LIVE_ACTIONS = "state IN ('proposed', 'approved', 'delivering', 'failed')"
+FAILED_DELIVERIES = "state = 'failed'"
+
 # SQLite gives rowids to INTEGER primary keys only; BigInteger elsewhere.
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+# What others decide the size of.
+Number = Key
 
 projects = sa.Table(
     "projects",
@@ -53,12 +88,12 @@ projects = sa.Table(
     sa.Column("title", sa.Text, nullable=False, default=""),
     sa.Column("label_config", sa.Text, nullable=False, default=""),
     sa.Column("guideline", sa.Text, nullable=False, default=""),
-    sa.Column("maximum_annotations", sa.Integer, nullable=False, default=1),
+    sa.Column("maximum_annotations", Number, nullable=False, default=1),
     sa.Column("skip_queue", sa.Text, nullable=False, default="REQUEUE_FOR_OTHERS"),
     sa.Column("updated_at", UtcDateTime),
     # The connection. Times before connected_at are the past: findings, never actions.
     sa.Column("connected_at", UtcDateTime),
-    sa.Column("webhook_id", sa.Integer),
+    sa.Column("webhook_id", Number),
     sa.Column("webhook_url", sa.Text),
     sa.Column("token_hash", sa.Text),
     sa.Column("language", sa.Text),
@@ -84,6 +119,7 @@ inbox = sa.Table(
         sqlite_where=sa.text("state = 'pending'"),
         postgresql_where=sa.text("state = 'pending'"),
     ),
+    _partial("ix_inbox_failed", FAILED_DELIVERIES, "id"),
 )
 
 rejected = sa.Table(
@@ -113,11 +149,14 @@ tasks = sa.Table(
     sa.Column("project", Key, nullable=False, index=True),
     sa.Column("data", sa.JSON, nullable=False),
     sa.Column("meta", sa.JSON, nullable=False),
-    sa.Column("overlap", sa.Integer, nullable=False, default=1),
+    sa.Column("overlap", Number, nullable=False, default=1),
     sa.Column("is_labeled", sa.Boolean, nullable=False, default=False),
     sa.Column("created_at", UtcDateTime),
     sa.Column("updated_at", UtcDateTime),
     sa.Column("deleted_at", UtcDateTime),
+    # When Label Studio itself was first seen to have it: until then only deliveries say so.
+    sa.Column("confirmed_at", UtcDateTime),
+    _partial("ix_tasks_deleted", "deleted_at IS NOT NULL", "deleted_at"),
 )
 
 annotations = sa.Table(
@@ -163,8 +202,16 @@ annotation_versions = sa.Table(
     sa.Column("recorded_at", UtcDateTime, nullable=False),
     # False while the project's policy cannot be used: kept now, looked at when the delivery is tried again.
     sa.Column("judged", sa.Boolean, nullable=False, default=True),
+    # Since when it is known that Label Studio does not have what a delivery said: no evidence, no statistics.
+    sa.Column("refuted_at", UtcDateTime),
     sa.UniqueConstraint("annotation_row", "number"),
     sa.UniqueConstraint("annotation_row", "updated_at", "content_hash"),
+    sa.Index(
+        "ix_annotation_versions_unjudged",
+        "annotation_row",
+        sqlite_where=sa.text("judged = 0"),
+        postgresql_where=sa.text("NOT judged"),
+    ),
 )
 
 judgments = sa.Table(
@@ -210,6 +257,8 @@ guidelines = sa.Table(
     sa.Column("guideline", sa.Text, nullable=False),
     sa.Column("label_config", sa.Text, nullable=False),
     sa.Column("seen_at", UtcDateTime, nullable=False),
+    # When Label Studio itself was seen to have it; NULL where only a delivery ever said so.
+    sa.Column("confirmed_at", UtcDateTime),
     sa.UniqueConstraint("project", "version"),
 )
 
@@ -224,6 +273,8 @@ gold = sa.Table(
     sa.Column("origin", sa.Text, nullable=False),  # import:<file name> | adopt:<annotation id>
     sa.Column("added_at", UtcDateTime, nullable=False),
     sa.Column("retired_at", UtcDateTime),
+    # Which of the tasks that had this id: SQLite gives ids out again.
+    sa.Column("task_created_at", UtcDateTime),
     sa.UniqueConstraint("project", "task", "version"),
 )
 
@@ -252,8 +303,10 @@ findings = sa.Table(
     sa.Column("state_at", UtcDateTime),
     sa.Column("state_by", sa.Text),
     sa.Column("note", sa.Text, nullable=False, default=""),  # the annotator's or the admin's words
+    sa.Column("delivery", Key),  # the inbox row it came from; None for a sweep's
     sa.Index("ix_findings_project", "project", "id"),
     sa.Index("ix_findings_annotator", "project", "annotator"),
+    _partial("ix_findings_waiting", WAITING_FINDINGS, "rule", "state"),
 )
 
 actions = sa.Table(
@@ -280,6 +333,25 @@ actions = sa.Table(
     sa.Index("ix_actions_due", "state", "next_at"),
     sa.Index("ix_actions_annotator", "project", "annotator", "kind"),
     sa.Index("ix_actions_finding", "finding"),
+    _partial("ix_actions_live", LIVE_ACTIONS, "kind", "state", "next_at", "created_at"),
+)
+
+reviews = sa.Table(
+    "reviews",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("project", Key, nullable=False),
+    sa.Column("review", Key, nullable=False),  # Label Studio's id
+    sa.Column("annotation", Key, nullable=False),
+    sa.Column("reviewer", Key),
+    sa.Column("verdict", sa.Text, nullable=False),  # accepted | fixed | rejected
+    sa.Column("at", UtcDateTime, nullable=False),  # Label Studio's clock
+    sa.Column("recorded_at", UtcDateTime, nullable=False),
+    # None where only a delivery said so.
+    sa.Column("verified_at", UtcDateTime),
+    sa.Column("deleted_at", UtcDateTime),
+    sa.UniqueConstraint("project", "review"),
+    sa.Index("ix_reviews_annotation", "annotation"),
 )
 
 rule_states = sa.Table(
@@ -290,6 +362,18 @@ rule_states = sa.Table(
     sa.Column("subject", sa.Text, primary_key=True),
     sa.Column("state", sa.JSON, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
+doubts = sa.Table(
+    "doubts",
+    metadata,
+    sa.Column("project", Key, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("since", UtcDateTime, nullable=False),
+    sa.Column("last_at", UtcDateTime, nullable=False),
+    sa.Column("example", sa.Text, nullable=False),  # the newest one, as a sentence
+    sa.Column("told_at", UtcDateTime),  # when the admin heard of it last
 )
 
 job_runs = sa.Table(
@@ -321,4 +405,13 @@ switches = sa.Table(
     sa.Column("on", sa.Boolean, nullable=False),
     sa.Column("changed_at", UtcDateTime, nullable=False),
     sa.Column("changed_by", sa.Text, nullable=False, default=""),
+)
+
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    # Whose name and address must not be taken in again with the list of users, unless they annotate anew.
+    sa.Column("annotator", Key, primary_key=True, autoincrement=False),
+    sa.Column("erased_at", UtcDateTime, nullable=False),
+    sa.Column("erased_by", sa.Text, nullable=False, default=""),
 )

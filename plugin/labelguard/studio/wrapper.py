@@ -56,15 +56,19 @@ _PASSED_ON = (
 _PASSED_BACK = (
     "Cache-Control",
     "Content-Language",
-    "Content-Security-Policy",
-    "Content-Type",
     "ETag",
-    "Referrer-Policy",
     "Retry-After",
     "Vary",
 )
-# The answer comes from Label Studio's own origin, where a page of ours could do whatever the annotator may.
-_CONTENT_TYPES = ("application/json", "text/javascript")
+# The answer comes from Label Studio's own origin, where a page of ours could do whatever the annotator may. So
+# what may be served is one script and JSON, and how browsers take it is said here, not by what is passed on.
+_SCRIPT = "/page.js"
+_PROTECTING = (
+    ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; sandbox"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+)
 # The only address that needs to know whose browser it is.
 _WITH_COOKIE = "/page/v1/session"
 
@@ -138,7 +142,7 @@ class PageScript:
     def _pass_on(self, environ: Environ, start_response: StartResponse, path: str) -> Iterable[bytes]:
         method = str(environ.get("REQUEST_METHOD", "GET"))
         # Only what annotators need: labelguard's webhook, API, metrics and status page stay unreachable here.
-        if not (path == "/page.js" or path.startswith("/page/")) or {".", ".."} & set(path.split("/")):
+        if not (path == _SCRIPT or path.startswith("/page/")) or {".", ".."} & set(path.split("/")):
             return _say(start_response, "404 Not Found", "There is nothing at this address.")
         if method not in ("GET", "HEAD", "POST"):
             return _say(start_response, "405 Method Not Allowed", f"{method} is not possible here.")
@@ -185,10 +189,13 @@ class PageScript:
             if not (response.status in (200, 304) or 400 <= response.status <= 599):
                 raise ValueError("not an answer of labelguard's page interface")
             content_type = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
-            if response.status != 304 and content_type not in _CONTENT_TYPES:
+            # A script only where the page asks for one: what JSON carries is what annotators wrote.
+            expected = "text/javascript" if path == _SCRIPT and response.status == 200 else "application/json"
+            if response.status != 304 and content_type != expected:
                 raise ValueError("not an answer of labelguard's page interface")
             headers = [(name, value) for name in _PASSED_BACK if (value := response.getheader(name))]
-            headers.append(("X-Content-Type-Options", "nosniff"))
+            headers += _PROTECTING
+            headers.append(("Content-Type", f"{expected}; charset=utf-8"))
             if response.status != 304:
                 headers.append(("Content-Length", str(len(answer))))
             return f"{response.status} {response.reason or 'Answer'}", headers, answer
@@ -260,7 +267,7 @@ def _say(start_response: StartResponse, status: str, sentence: str) -> Iterable[
             ("Content-Type", "application/json"),
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
+            *_PROTECTING,
         ],
     )
     return [body]

@@ -12,10 +12,13 @@ from labelguard.engine import Clock
 from labelguard.errors import json_error
 from labelguard.outbox import Outbox, Refused
 from labelguard.policy import BadPolicy, load_policy
+from labelguard.reviews import with_reviews
 from labelguard.settings import Settings
 from labelguard.store import Store, records
+from labelguard.web.bodies import json_object
+from labelguard.web.origin import from_another_page
 from labelguard.web.overview import ACTION_STATES, FINDING_STATES, list_actions, overview, with_note
-from labelguard.web.sessions import same
+from labelguard.web.sessions import Throttle, same
 
 BY = "api"
 """Who decided, in the records, where a program did."""
@@ -33,7 +36,7 @@ class _RequestError(Exception):
         self.status = status
 
 
-def api_blueprint(store: Store, outbox: Outbox, settings: Settings, clock: Clock) -> Blueprint:
+def api_blueprint(store: Store, outbox: Outbox, throttle: Throttle, settings: Settings, clock: Clock) -> Blueprint:
     """``/api/v1/findings|actions|policies|status``, for bearers of ``settings.api_token``."""
     blueprint = Blueprint("api", __name__, url_prefix="/api/v1")
     token = settings.api_token.get_secret_value()
@@ -42,9 +45,18 @@ def api_blueprint(store: Store, outbox: Outbox, settings: Settings, clock: Clock
     def authenticate() -> Response | None:
         if not token:
             return json_error(403, "The API is closed: set LABELGUARD_API_TOKEN to a long random value to open it.")
+        if from_another_page(request):
+            return json_error(403, "The API is for programs; requests of other sites' pages are refused.")
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
+        if given and (wait := round(throttle.wait(request.remote_addr).total_seconds())) > 0:
+            return json_error(
+                429, f"Too many wrong tokens. Try again in {wait} seconds.", headers={"Retry-After": str(wait)}
+            )
         if kind.lower() == "bearer" and same(given.strip(), token):
+            throttle.passed(request.remote_addr)
             return None
+        if given:
+            throttle.failed(request.remote_addr)
         return json_error(
             401,
             "The Authorization header does not have the API token: send `Authorization: Bearer <token>` "
@@ -72,11 +84,14 @@ def api_blueprint(store: Store, outbox: Outbox, settings: Settings, clock: Clock
                 after=asked.number("after") or 0,
                 limit=limit + 1,
             )
+            rows = with_reviews(conn, rows)
         return _page("findings", rows, limit)
 
     @blueprint.get("/findings/<int:finding>")
     def one_finding(finding: int) -> Response:
-        return jsonify(_existing(store, records.get_finding, finding, "finding"))
+        row = _existing(store, records.get_finding, finding, "finding")
+        with store.read() as conn:
+            return jsonify(with_reviews(conn, [row])[0])
 
     @blueprint.post("/findings/<int:finding>/<any(uphold, dismiss):step>")
     def decide_finding(finding: int, step: str) -> Response:
@@ -231,8 +246,8 @@ def _existing(
 def _note() -> str:
     if not request.content_length:
         return ""
-    body = request.get_json(silent=True)
-    note = body.get("note", "") if isinstance(body, dict) else None
+    body = json_object(request)
+    note = None if body is None else body.get("note", "")
     if not isinstance(note, str):
         raise _RequestError(400, 'The body must be empty or JSON like {"note": "why"}.')
     return note

@@ -20,7 +20,9 @@ from labelguard.outbox import Outbox
 from labelguard.settings import Settings
 from labelguard.store import Store
 from labelguard.store.core import StoreError
+from labelguard.web import page
 from labelguard.web.api import api_blueprint
+from labelguard.web.forwarded import TrustedProxies
 from labelguard.web.health import health_blueprint
 from labelguard.web.metrics import Metrics
 from labelguard.web.page import page_blueprint
@@ -45,6 +47,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
@@ -56,9 +59,12 @@ _SENTENCES = {
     415: "The request has a content type that cannot be read here.",
 }
 
-# Sign-in attempts that failed. Tokens are long and random: this stops noise and logs, not guessing.
-_FAILED_SIGN_INS = 10
-_FAILED_SIGN_INS_WITHIN = timedelta(minutes=5)
+_FOR_A_YEAR = "max-age=31536000"
+
+# Wrong API tokens, at the sign-in and the API together.
+_FAILURES_OF_ONE_ADDRESS = 10
+_FAILURES_IN_ALL = 100
+_FAILURES_WITHIN = timedelta(minutes=5)
 
 
 class _Json(DefaultJSONProvider):
@@ -73,11 +79,19 @@ class _Json(DefaultJSONProvider):
 
 
 def create_app(
-    store: Store, engine: Engine, outbox: Outbox, studio: Studio | None, settings: Settings, clock: Clock
+    store: Store,
+    engine: Engine,
+    outbox: Outbox,
+    studio: Studio | None,
+    settings: Settings,
+    clock: Clock,
+    *,
+    patience: float = 0.8,
 ) -> Flask:
     """Put the service together.
 
     Without ``studio`` the page answers from what the store has, and nobody can be recognised there.
+    ``patience`` is how many seconds a page that asks for prompts may be kept waiting.
     """
     app = Flask("labelguard", template_folder=str(labelguard_templates.path() / "status"), static_folder=None)
     app.json = _Json(app)
@@ -88,15 +102,16 @@ def create_app(
     metrics = Metrics(store, clock)
     # Made at random for each start when not configured: people sign in again after a restart.
     secret = settings.secret_key.get_secret_value() or secrets.token_urlsafe(32)
-    sessions = Sessions(secret, settings.api_token.get_secret_value(), clock)
-    throttle = Throttle(_FAILED_SIGN_INS, _FAILED_SIGN_INS_WITHIN, clock)
+    sessions = Sessions(secret, settings.api_token.get_secret_value(), store, clock)
+    throttle = Throttle(_FAILURES_OF_ONE_ADDRESS, _FAILURES_IN_ALL, _FAILURES_WITHIN, clock)
 
     app.register_blueprint(webhook_blueprint(store, engine, settings, metrics))
     app.register_blueprint(health_blueprint(store, engine, metrics, clock))
-    app.register_blueprint(api_blueprint(store, outbox, settings, clock))
-    app.register_blueprint(page_blueprint(store, engine, studio, settings, clock))
+    app.register_blueprint(api_blueprint(store, outbox, throttle, settings, clock))
+    app.register_blueprint(page_blueprint(store, engine, studio, settings, clock, patience=patience))
     app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
 
+    app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
     app.after_request(_protect)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(StoreError, _store_error)
@@ -106,8 +121,12 @@ def create_app(
 
 
 def _protect(response: Response) -> Response:
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
+    there = {name.lower() for name in response.headers.keys()}  # noqa: SIM118 - werkzeug's are no dict
+    ours = page.HEADERS if _in_studio() else _HEADERS
+    response.headers.extend([(name, value) for name, value in ours.items() if name.lower() not in there])
+    # Not for what is served on Label Studio's own address: whether that is reached with TLS is not ours to say.
+    if request.is_secure and not _in_studio():
+        response.headers.setdefault("Strict-Transport-Security", _FOR_A_YEAR)
     return response
 
 
@@ -139,6 +158,11 @@ def _bug(error: Exception) -> Response:
 def _answer(status: int, sentence: str) -> Response:
     """An error in the language of who asks: a page for browsers, JSON for programs."""
     wants_page = request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
-    if wants_page and request.blueprint in {"status", None}:
+    if wants_page and request.blueprint in {"status", None} and not _in_studio():
         return Response(render_template("error.html", status=status, sentence=sentence), status)
     return json_error(status, sentence)
+
+
+def _in_studio() -> bool:
+    """Whether a request is for what is served on Label Studio's own address, where no page of ours may be."""
+    return request.path.startswith("/page")

@@ -1,4 +1,9 @@
-"""Whether the service lives, whether it can work, and its numbers."""
+"""Whether the service lives, whether it can work and who it cannot reach, and its numbers.
+
+What stops the service from working makes it unready. What it can work without, such as a Label Studio that
+does not answer, makes it degraded: deliveries are taken in and judged all the same, so no balancer and no
+orchestrator should take it away.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,9 @@ _STUCK_AFTER = timedelta(seconds=60)
 # Each look at "writable" costs a write to disk, and anybody may ask.
 _WRITE_CHECK_LASTS = timedelta(seconds=5)
 
+# The jobs that speak with Label Studio every few minutes; asking it here would make a probe wait for it.
+_ASKS_STUDIO = ("reconcile", "watchdog")
+
 
 def health_blueprint(store: Store, engine: Engine, metrics: Metrics, clock: Clock) -> Blueprint:
     """``/healthz``, ``/readyz``, ``/metrics``: for probes and monitoring, open to all, about nobody."""
@@ -39,12 +47,14 @@ def health_blueprint(store: Store, engine: Engine, metrics: Metrics, clock: Cloc
             "worker": _worker(store, engine, clock),
         }
         problems = {name: problem for name, problem in checks.items() if problem}
+        worries = {"label_studio": _studio(store), "actions": _actions(store)}
         response = jsonify(
             {
                 "ready": not problems,
+                "degraded": any(worries.values()),
                 "checks": {
                     name: {"ok": not problem, **({"problem": problem} if problem else {})}
-                    for name, problem in checks.items()
+                    for name, problem in (checks | worries).items()
                 },
             }
         )
@@ -98,9 +108,37 @@ def _worker(store: Store, engine: Engine, clock: Clock) -> str | None:
         return "The worker that judges deliveries is not running: restart labelguard."
     try:
         with store.read() as conn:
-            length, age = pending(conn, clock)
+            length, age = pending(conn, clock())
     except (StoreError, sa.exc.SQLAlchemyError):
         return "The queue cannot be read."
     if age > _STUCK_AFTER.total_seconds():
         return f"{length} deliveries are waiting, the oldest for {age:.0f} seconds: the rules do not keep up."
     return None
+
+
+def _studio(store: Store) -> str | None:
+    """What the last look at Label Studio said, where it failed."""
+    try:
+        with store.read() as conn:
+            for project in records.list_projects(conn, connected=True):
+                for job in _ASKS_STUDIO:
+                    runs = records.last_runs(conn, job, project["id"])
+                    if runs and runs[0]["state"] == "failed":
+                        at = runs[0]["finished_at"]
+                        return (
+                            f"Label Studio could not be worked with at {at:%H:%M} UTC, for project {project['id']}: "
+                            f"{runs[0]['error']} Deliveries are taken in and judged; what is missed meanwhile is "
+                            "read later."
+                        )
+    except (StoreError, sa.exc.SQLAlchemyError):
+        return "Whether Label Studio answers cannot be told without the store."
+    return None
+
+
+def _actions(store: Store) -> str | None:
+    try:
+        with store.read() as conn:
+            enabled = records.actions_enabled(conn)
+    except (StoreError, sa.exc.SQLAlchemyError):
+        return "Whether actions happen cannot be told without the store."
+    return None if enabled else "All actions are stopped; `labelguard actions resume` lets them happen again."

@@ -8,6 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from labelguard import distrust
+from labelguard.reviews import agreement
 from labelguard.store import records, schema
 from labelguard.store.records import Row
 
@@ -31,6 +33,7 @@ def overview(conn: sa.Connection, now: datetime, project: int | None = None) -> 
         "deliveries": _deliveries(conn, now, project),
         "findings": _findings(conn, project),
         "actions": _actions(conn, project),
+        "reviews": agreement(conn, project),
         "needs_a_person": _needs_a_person(conn, project, now),
         "jobs": _jobs(conn, project),
     }
@@ -207,8 +210,21 @@ def _needs_a_person(conn: sa.Connection, project: int | None, now: datetime) -> 
         "failed_deliveries": records.failed_deliveries(conn, _NEWEST, project=project),
         "failed_jobs": [run for run in _jobs(conn, project) if run["state"] == "failed"],
         "webhook_problems": _webhook_problems(conn, project, now),
+        "unconfirmed": _unconfirmed(conn, project),
         "rejected": records.list_rejected(conn, 5, project=project),
     }
+
+
+def _unconfirmed(conn: sa.Connection, project: int | None) -> list[Row]:
+    """What deliveries said and Label Studio does not confirm, a sentence and an advice for each project."""
+    found: dict[int, list[Row]] = {}
+    for doubt in records.list_doubts(conn, project):
+        found.setdefault(doubt["project"], []).append(doubt)
+    return [
+        {"project": about, "message": distrust.sentence(doubts), "advice": distrust.advice(about)}
+        for about, doubts in found.items()
+        if distrust.contradictions(doubts)
+    ]
 
 
 def _webhook_problems(conn: sa.Connection, project: int | None, now: datetime) -> list[Row]:

@@ -15,17 +15,21 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, jsonify, request
-from itsdangerous import BadSignature, URLSafeSerializer
+from itsdangerous import BadData
 
 import labelguard_templates
 from labelguard.connectors import ConnectorError, Studio, User
 from labelguard.engine import Clock, Engine
+from labelguard.policy import BadPolicy
 from labelguard.prompts import NoSuchPromptError, NotPossibleError, Prompts
+from labelguard.registry import BrokenRegistry
 from labelguard.settings import Settings
 from labelguard.store import Store
+from labelguard.web.bodies import json_object
+from labelguard.web.origin import from_own_page
+from labelguard.web.sessions import signer
 
 SESSION_HEADER = "X-Labelguard-Session"
 
@@ -34,12 +38,15 @@ _SESSION_LIFE = timedelta(hours=1)
 _WHOAMI_LIFE = timedelta(seconds=5)
 # The longest id Label Studio can have; larger numbers would not fit the store.
 _LARGEST_ID = 2**63 - 1
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; sandbox",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+"""For everything on Label Studio's own address."""
 
 
 class _RefusedError(Exception):
@@ -57,7 +64,7 @@ def page_blueprint(
     settings: Settings,
     clock: Clock,
     *,
-    patience: float = 0.8,
+    patience: float,
 ) -> Blueprint:
     """The blueprint of ``/page.js`` and ``/page/v1``.
 
@@ -68,8 +75,8 @@ def page_blueprint(
     prompts = Prompts(store, engine, studio, clock)
     # Made at random for each start when not configured: pages then fetch a new session after a restart.
     secret = settings.secret_key.get_secret_value() or secrets.token_urlsafe(32)
-    sessions = URLSafeSerializer(secret, salt="labelguard.page.session")
-    ids = URLSafeSerializer(secret, salt="labelguard.page.prompt")
+    sessions = signer(secret, "labelguard.page.session")
+    ids = signer(secret, "labelguard.page.prompt")
     people = _People(studio, clock)
     # Waiting requests must not take every thread of the server from Label Studio's deliveries.
     may_wait = threading.Semaphore(2)
@@ -78,7 +85,7 @@ def page_blueprint(
     def annotator() -> int:
         try:
             session = sessions.loads(request.headers.get(SESSION_HEADER, ""))
-        except BadSignature:
+        except BadData:
             raise _RefusedError(401, "The session is missing or not valid; ask for a new one.") from None
         if session["until"] <= clock().timestamp():
             raise _RefusedError(401, "The session has ended; ask for a new one.")
@@ -87,7 +94,7 @@ def page_blueprint(
     def finding_of(prompt: str, user: int) -> int:
         try:
             finding, owner = ids.loads(prompt)
-        except (BadSignature, ValueError, TypeError):
+        except (BadData, ValueError, TypeError):
             raise _RefusedError(404, "There is no such note for you.") from None
         if owner != user:
             raise _RefusedError(404, "There is no such note for you.")
@@ -103,7 +110,7 @@ def page_blueprint(
 
     @page.post("/page/v1/session")
     def open_session() -> Response:
-        if not _same_origin():
+        if not from_own_page(request):
             raise _RefusedError(403, "Sessions are for Label Studio's own pages only.")
         project = _id(_json(), "project")
         user = people.of(request.headers.get("Cookie", ""))
@@ -143,6 +150,14 @@ def page_blueprint(
                         pending = not prompts.await_verified(annotation, user, patience)
                     finally:
                         may_wait.release()
+        confirmed = False
+        if may_wait.acquire(blocking=False):
+            try:
+                confirmed = prompts.confirm(project, user, annotation)
+            except ConnectorError:
+                pass  # a note is shown all the same; nothing else follows from it
+            finally:
+                may_wait.release()
         shown = [
             {
                 "id": ids.dumps([prompt.finding, user]),
@@ -152,7 +167,7 @@ def page_blueprint(
                 "task": prompt.task,
                 "annotation": prompt.annotation,
             }
-            for prompt in prompts.waiting(project, user, annotation)
+            for prompt in prompts.waiting(project, user, annotation, confirmed=confirmed)
         ]
         return jsonify(prompts=shown, pending=pending, blocking=prompts.blocking(project))
 
@@ -186,12 +201,16 @@ def page_blueprint(
             raise _RefusedError(400, "A check needs `result`: the annotation's result as a list of objects.")
         project = _id(body, "project")
         language = prompts.language(project, user)
-        blocks = engine.check(project, _id(body, "task"), user, result, language=language)
+        try:
+            blocks = engine.check(project, _id(body, "task"), user, result, language=language)
+        except (BadPolicy, BrokenRegistry):
+            # A policy that cannot be used (a rule was uninstalled, say) stops nobody's save.
+            blocks = []
         return jsonify(blocks=[{"rule": block["rule"], "text": block["text"]} for block in blocks])
 
     @page.after_request
     def protect(response: Response) -> Response:
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
 
@@ -242,22 +261,9 @@ class _People:
         return user
 
 
-def _same_origin() -> bool:
-    """Whether the request comes from a page of the origin it was sent to.
-
-    Browsers set ``Sec-Fetch-Site`` on secure origins and ``Origin`` on every POST, and no page can change
-    either; a request that has neither is not from a page. Whoever passes the requests on keeps ``Host``.
-    """
-    site = request.headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site == "same-origin"
-    host = request.headers.get("Host", "")
-    return urlsplit(request.headers.get("Origin", "")).netloc == host != ""
-
-
 def _json() -> Mapping[str, Any]:
-    body = request.get_json(silent=True)
-    if not isinstance(body, dict):
+    body = json_object(request)
+    if body is None:
         raise _RefusedError(400, "The body must be a JSON object with the content type application/json.")
     return body
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import waitress
 from flask import Flask
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 
 from labelguard.settings import Settings
 
@@ -18,20 +20,41 @@ _THREADS = 16
 _REFUSED_BY_SERVER = 8
 
 
+class _Parser(HTTPRequestParser):  # type: ignore[misc]
+    """Refuses requests that say twice how long they are.
+
+    A proxy in front that believes the length, where the server behind believes the chunks, takes two requests
+    for one: https://www.rfc-editor.org/rfc/rfc9112#section-6.3.
+    """
+
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        if self.chunked and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("Content-Length and Transfer-Encoding exclude each other")
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    parser_class = _Parser
+
+
 def make_server(app: Flask, settings: Settings, *, host: str | None = None, port: int | None = None) -> Any:
     """A waitress server bound to the configured address (``port`` 0 takes a free one).
 
     ``run()`` serves until interrupted, ``effective_port`` is where it listens. ``close()`` from another thread
     stops it too, but may end ``run()`` with an OSError about the closed socket.
     """
-    return waitress.create_server(
+    server = waitress.create_server(
         app,
         host=host or settings.host,
         port=settings.port if port is None else port,
         threads=_THREADS,
         max_request_body_size=settings.max_body_bytes * _REFUSED_BY_SERVER,
         channel_timeout=60,
-        # Headers of proxies that were not configured prove nothing.
-        clear_untrusted_proxy_headers=True,
+        # The application takes them off itself, and believes those of configured proxies (web.forwarded).
+        clear_untrusted_proxy_headers=False,
         ident="",
     )
+    # With several addresses of one name it holds a server for each.
+    for each in [server, *(getattr(server, "map", None) or {}).values()]:
+        each.channel_class = _Channel
+    return server

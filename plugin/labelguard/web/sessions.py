@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import sqlalchemy as sa
 from flask import Request
-from itsdangerous import BadSignature, URLSafeSerializer
+from itsdangerous import BadData, URLSafeSerializer
 from werkzeug.wrappers import Response
 
 from labelguard.engine import Clock
+from labelguard.store import Store, records
+from labelguard.store.schema import cursors
 
 COOKIE = "labelguard_session"
 _LIFETIME = timedelta(hours=12)
+_SIGNED_OUT = "signed-out:"
+_KNOWN_FOR = timedelta(days=1)
+_ADDRESSES = 10_000
+"""How many addresses are remembered: whoever has many more would otherwise fill the memory with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +37,22 @@ class Session:
     """What every form of this session must carry."""
     by: str
     """The name they gave, kept with what they decide."""
+    id: str
+    """What is remembered (as a hash) once they signed out."""
 
 
 class Sessions:
-    """Makes and checks sessions. The cookie holds everything: with a fixed key a restart keeps them."""
+    """Makes and checks sessions. The cookie holds everything: with a fixed key a restart keeps them.
 
-    def __init__(self, secret: str, api_token: str, clock: Clock) -> None:
+    The store holds which ones were signed out of before their time, so that a copied cookie ends with the
+    session.
+    """
+
+    def __init__(self, secret: str, api_token: str, store: Store, clock: Clock) -> None:
         # A changed API token ends every session made with the old one.
-        salt = b"labelguard.session." + hashlib.sha256(api_token.encode()).digest()
-        self._signer = URLSafeSerializer(secret, salt=salt)
+        self._signer = signer(secret, b"labelguard.session." + hashlib.sha256(api_token.encode()).digest())
         self._api_token = api_token
+        self._store = store
         self._clock = clock
 
     @property
@@ -50,14 +65,19 @@ class Sessions:
         if not self.open or not same(token, self._api_token):
             return False
         until = self._clock() + _LIFETIME
-        data = {"csrf": secrets.token_urlsafe(24), "by": by, "until": int(until.timestamp())}
+        data = {
+            "id": secrets.token_urlsafe(24),
+            "csrf": secrets.token_urlsafe(24),
+            "by": by,
+            "until": int(until.timestamp()),
+        }
         response.set_cookie(
             COOKIE,
             self._signer.dumps(data),
             max_age=_LIFETIME,
             httponly=True,
             samesite="Strict",
-            secure=request.is_secure,
+            secure=_is_secure(request),
         )
         return True
 
@@ -67,43 +87,110 @@ class Sessions:
             return None
         try:
             data = self._signer.loads(request.cookies.get(COOKIE, ""))
-        except BadSignature:
+        except BadData:
             return None
         if datetime.fromtimestamp(data["until"], UTC) <= self._clock():
             return None
-        return Session(csrf=data["csrf"], by=data["by"])
+        with self._store.read() as conn:
+            if records.get_cursor(conn, _signed_out(data["id"])) is not None:
+                return None
+        return Session(csrf=data["csrf"], by=data["by"], id=data["id"])
 
-    def end(self, response: Response) -> None:
-        """Sign out."""
+    def end(self, session: Session, response: Response) -> None:
+        """Sign out: here, not only in the browser."""
+        now = self._clock()
+
+        def job(conn: sa.Connection) -> None:
+            # Those that would have ended by now anyway need not be remembered.
+            old = cursors.c.name.startswith(_SIGNED_OUT, autoescape=True), cursors.c.updated_at < now - _LIFETIME
+            conn.execute(sa.delete(cursors).where(*old))
+            records.set_cursor(conn, _signed_out(session.id), True, now)
+
+        self._store.write(job)
         response.delete_cookie(COOKIE, httponly=True, samesite="Strict")
 
 
 class Throttle:
-    """Counts events in a sliding window, all together: behind a proxy every address is the proxy's."""
+    """How soon somebody may try again after failing: by address, and all together for addresses never seen right.
 
-    def __init__(self, most: int, within: timedelta, clock: Clock) -> None:
+    An address that proved itself lately is not held up by what others do: guessing from everywhere does not
+    lock the admins out.
+    """
+
+    def __init__(self, most: int, in_all: int, within: timedelta, clock: Clock) -> None:
+        """``most`` failures ``within`` a time for one address, ``in_all`` for all of them."""
         self._most = most
         self._within = within
         self._clock = clock
         self._lock = threading.Lock()
-        self._events: deque[datetime] = deque(maxlen=most)
+        self._of: OrderedDict[str, deque[datetime]] = OrderedDict()
+        self._all: deque[datetime] = deque(maxlen=in_all)
+        self._known: OrderedDict[str, datetime] = OrderedDict()
 
-    def wait(self) -> timedelta:
-        """How long until another event is allowed; zero where it is now."""
+    def wait(self, address: str | None) -> timedelta:
+        """How long until another attempt from this address; zero where it may be now."""
+        who = _who(address)
         with self._lock:
             now = self._clock()
-            while self._events and now - self._events[0] >= self._within:
-                self._events.popleft()
-            if len(self._events) < self._most:
-                return timedelta()
-            return self._within - (now - self._events[0])
+            own = self._left(self._of.get(who, deque(maxlen=self._most)), now)
+            if who in self._known and now - self._known[who] < _KNOWN_FOR:
+                return own
+            return max(own, self._left(self._all, now))
 
-    def note(self) -> None:
-        """Count one event."""
+    def failed(self, address: str | None) -> None:
+        """Count one failure."""
+        who = _who(address)
         with self._lock:
-            self._events.append(self._clock())
+            now = self._clock()
+            self._of.setdefault(who, deque(maxlen=self._most)).append(now)
+            self._of.move_to_end(who)
+            self._all.append(now)
+            _shorten(self._of)
+
+    def passed(self, address: str | None) -> None:
+        """Remember somebody who was right, and forget their failures."""
+        who = _who(address)
+        with self._lock:
+            self._of.pop(who, None)
+            self._known[who] = self._clock()
+            self._known.move_to_end(who)
+            _shorten(self._known)
+
+    def _left(self, failures: deque[datetime], now: datetime) -> timedelta:
+        full = len(failures) == failures.maxlen
+        return max(timedelta(), self._within - (now - failures[0])) if full else timedelta()
 
 
 def same(given: str, expected: str) -> bool:
     """Compare two secrets in constant time, whatever characters the given one has."""
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
+
+
+def signer(secret: str, salt: bytes | str) -> URLSafeSerializer:
+    """What signs and checks values that go to a browser and come back."""
+    return URLSafeSerializer(secret, salt=salt, signer_kwargs={"digest_method": hashlib.sha256})
+
+
+def _signed_out(session: str) -> str:
+    return _SIGNED_OUT + hashlib.sha256(session.encode()).hexdigest()
+
+
+def _is_secure(request: Request) -> bool:
+    # Behind a proxy that was not configured only the browser knows: a page served with TLS says so in `Origin`.
+    return request.is_secure or request.headers.get("Origin", "").startswith("https://")
+
+
+def _who(address: str | None) -> str:
+    """Whom an address stands for: with IPv6 a whole network is one customer's."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return address or ""
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+def _shorten(remembered: OrderedDict[str, Any]) -> None:
+    while len(remembered) > _ADDRESSES:
+        remembered.popitem(last=False)

@@ -18,6 +18,8 @@ from labelguard.outbox import Outbox, Refused
 from labelguard.settings import Settings
 from labelguard.store import Store, records
 from labelguard.store.records import Row
+from labelguard.web.bodies import storable_text
+from labelguard.web.origin import from_another_page
 from labelguard.web.overview import overview, with_note
 from labelguard.web.sessions import Session, Sessions, Throttle, same
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _LARGEST_ID = 2**63 - 1
 _LONGEST_NAME = 80
+_LONGEST_NOTE = 1000
 _FOLDER = labelguard_templates.path() / "status"
 _ASSETS_LAST = 3600
 
@@ -54,6 +57,14 @@ def status_blueprint(
     def problem(status: int, sentence: str) -> Response:
         return Response(render_template("error.html", status=status, sentence=sentence), status)
 
+    @blueprint.before_request
+    def only_own_forms() -> Response | None:
+        if request.method == "POST" and from_another_page(request):
+            return problem(
+                403, "This form was sent by another site's page. A proxy in front must keep the Host header."
+            )
+        return None
+
     @blueprint.get("/status.css")
     def style() -> Response:
         return send_from_directory(_FOLDER, "status.css", max_age=_ASSETS_LAST)
@@ -82,7 +93,7 @@ def status_blueprint(
 
     @blueprint.post("/sign-in")
     def sign_in() -> AnyResponse:
-        wait = round(throttle.wait().total_seconds())
+        wait = round(throttle.wait(request.remote_addr).total_seconds())
         if wait > 0:
             answer = page(
                 "signin.html",
@@ -93,11 +104,12 @@ def status_blueprint(
             answer.headers["Retry-After"] = str(wait)
             return answer
         response = redirect(url_for("status.show"), 303)
-        name = " ".join(request.form.get("name", "").split())[:_LONGEST_NAME]
+        name = storable_text(" ".join(request.form.get("name", "").split())[:_LONGEST_NAME])
         if sessions.start(request, response, request.form.get("token", "").strip(), name or "status page"):
+            throttle.passed(request.remote_addr)
             log.info("Somebody signed in to the status page")
             return response
-        throttle.note()
+        throttle.failed(request.remote_addr)
         log.warning("A sign-in to the status page failed")
         return page("signin.html", 403, open=sessions.open, problem="This is not the API token.")
 
@@ -106,7 +118,7 @@ def status_blueprint(
         session = _signed_in()
         response = redirect(url_for("status.show"), 303)
         if isinstance(session, Session):
-            sessions.end(response)
+            sessions.end(session, response)
         return response
 
     @blueprint.post("/actions/<int:action>/<any(approve, reject, undo):step>")
@@ -139,7 +151,7 @@ def status_blueprint(
         found = _found(records.get_finding, finding)
         if found is None:
             return problem(404, f"There is no finding {finding}.")
-        note = with_note(found, session.by, request.form.get("note", "").strip())
+        note = with_note(found, session.by, storable_text(request.form.get("note", "").strip()[:_LONGEST_NOTE]))
         try:
             store.write(
                 lambda conn: records.set_finding_state(conn, finding, state, by=session.by, note=note, now=clock())

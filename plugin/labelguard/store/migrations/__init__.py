@@ -15,8 +15,8 @@ class UnknownRevision(Exception):
         self.revision = revision
 
 
-def upgrade(conn: sa.Connection) -> None:
-    """Run the migrations that a database lacks, inside the caller's transaction.
+def upgrade(conn: sa.Connection, to: str = "head") -> None:
+    """Run the migrations that a database lacks (``to`` a revision, for tests), inside the caller's transaction.
 
     Raises:
         UnknownRevision: the database was written by a newer version.
@@ -38,4 +38,4 @@ def upgrade(conn: sa.Connection) -> None:
     from alembic import command
 
     config.attributes["connection"] = conn
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

@@ -1,0 +1,143 @@
+"""The store in one SQLite file: one machine, no server."""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from labelguard.store.backend import Role, StoreError, as_json
+
+LOCK_SECONDS = 10.0
+"""How long another process (a command, a backup) may hold the file until we say that it cannot be used."""
+
+_JOBS_OWN = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+    }
+)
+"""SQLite's result codes for a statement that is wrong; the others are about the file or the disk.
+See https://www.sqlite.org/rescode.html."""
+
+
+_CHECKPOINT_SECONDS = 0.5
+_CHECKPOINT_PAGES = 4000
+"""Pages of the write-ahead log after which the writer itself empties it: by then next to nothing is left to do."""
+
+
+class Sqlite:
+    """A store file with its lock files beside it."""
+
+    def __init__(self, url: URL, *, durable: bool) -> None:
+        """``durable=False`` never waits for the disk."""
+        if not url.database or url.database == ":memory:":
+            raise StoreError("LABELGUARD_DATABASE_URL must name a file: sqlite:////var/lib/labelguard.sqlite3")
+        self.path = Path(url.database)
+        self.where = str(self.path)
+        self.reader = _engine(url, begin="BEGIN", durable=durable, read_only=True)
+        # Its own engine: IMMEDIATE takes the write lock up front, where waiting for it is still harmless.
+        self.writer = _engine(url, begin="BEGIN IMMEDIATE", durable=durable)
+        self._closed = threading.Event()
+        self._checkpointer: threading.Thread | None = None
+
+    def opened(self) -> None:
+        """Begin to copy the write-ahead log into the file beside the writer, whom it would hold up."""
+        self._checkpointer = threading.Thread(target=self._checkpoint, name="store-checkpoints", daemon=True)
+        self._checkpointer.start()
+
+    def _checkpoint(self) -> None:
+        done = 0
+        with closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as connection:
+            while not self._closed.wait(_CHECKPOINT_SECONDS):
+                # What cannot be done now (the disk is full, a backup is being restored) is done later, or by the
+                # writer, who has to say what is wrong.
+                with suppress(sqlite3.Error, OSError):
+                    size = self.path.with_name(self.path.name + "-wal").stat().st_size
+                    if size != done:
+                        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                        done = size
+
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
+
+    def upgrading(self) -> AbstractContextManager[sa.Connection]:
+        """A writing transaction; the file's folder is made first."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.writer.begin()
+
+    def is_about_the_store(self, error: BaseException) -> bool:
+        """Whether an error is about the file or the disk."""
+        code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+        # Extended codes keep the primary one in their lowest byte. Python's own complaints (a value it cannot
+        # bind) have no code.
+        return code is not None and code & 0xFF not in _JOBS_OWN
+
+    @contextmanager
+    def exclusive(self, role: str, *, wait: bool) -> Iterator[Role | None]:
+        """Hold a role by locking a file beside the store's."""
+        path = self.path.with_name(f"{self.path.name}-{role}.lock")
+        try:
+            handle = path.open("a")
+        except OSError as error:
+            raise StoreError(f"The lock {path} cannot be taken: {error.strerror or error}") from None
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+            else:
+                yield _FileRole()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._closed.set()
+        if self._checkpointer is not None:
+            self._checkpointer.join()
+        self.reader.dispose()
+        self.writer.dispose()
+
+
+class _FileRole:
+    def held(self) -> bool:
+        """The lock ends with its process, never before."""
+        return True
+
+
+def _engine(url: URL, *, begin: str, durable: bool, read_only: bool = False) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        json_serializer=as_json,
+        pool_size=16,
+        max_overflow=48,
+        connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _record: object) -> None:
+        # SQLAlchemy's pysqlite notes: transactions work as written only without the driver's own BEGIN.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
+        if read_only:
+            cursor.execute("PRAGMA query_only=ON")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(conn: sa.Connection) -> None:
+        conn.exec_driver_sql(begin)
+
+    return engine

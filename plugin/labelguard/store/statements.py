@@ -1,0 +1,199 @@
+"""Statements that run for every delivery, compiled once and run on the driver itself.
+
+SQLAlchemy takes several times longer to prepare the execution of a small statement than the database takes
+to run it. Here a Core statement is compiled once for each kind of database; its columns' types still convert
+what goes in and what comes out, so nothing has to be known about either database.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+
+Convert = Callable[[Any], Any]
+
+_ROWS = 50
+"""Rows of one insert: SQLite limits the values of a statement to 32,766."""
+
+_NAMED = re.compile(r"%\((\w+)\)s")
+
+
+class JsonText(sa.TypeDecorator[str]):
+    """A JSON column whose values are handed over as JSON text that was made already."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> None:
+        """Hand the text over as it is."""
+        return
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Convert:
+        """Such values are written, never read: what comes back depends on the driver."""
+        raise NotImplementedError("select the column as text: sa.cast(column, sa.Text)")
+
+
+class _List(sa.types.UserDefinedType[Sequence[Any]]):
+    """Several values as one: an array for PostgreSQL, JSON text for SQLite."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Convert:
+        if dialect.name == "postgresql":
+            return list
+        return lambda values: msgspec.json.encode(list(values)).decode()
+
+
+class among(sa.ColumnElement[bool]):  # noqa: N801 - reads like SQLAlchemy's own `between`
+    """Whether a column is one of the values of a parameter: an ``IN`` whose text does not grow with them."""
+
+    inherit_cache = False
+    # Not a boolean to SQLAlchemy, which would have SQLite compare it with 1 and then find no index for it.
+    type: sa.types.TypeEngine[Any] = sa.types.NullType()
+
+    def __init__(self, column: sa.ColumnElement[Any], name: str) -> None:
+        self.column = column
+        self.values = sa.bindparam(name, type_=_List())
+
+
+@compiles(among, "sqlite")
+def _among_sqlite(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    column, values = compiler.process(element.column, **kw), compiler.process(element.values, **kw)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - both are made by SQLAlchemy
+
+
+@compiles(among, "postgresql")
+def _among_postgresql(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    of = compiler.dialect.type_compiler_instance.process(element.column.type)
+    return f"{compiler.process(element.column, **kw)} = ANY({compiler.process(element.values, **kw)}::{of}[])"
+
+
+def command(conn: sa.Connection, text: str) -> None:
+    """Run a command that has no values and no result, such as ``SAVEPOINT job``."""
+    with _cursor(conn, text) as cursor:
+        cursor.execute(text)
+
+
+@contextmanager
+def _cursor(conn: sa.Connection, text: str) -> Iterator[Any]:
+    """A cursor of the driver's, whose errors are raised as SQLAlchemy would have raised them."""
+    driver: Any = conn.connection.driver_connection
+    cursor = driver.cursor()
+    try:
+        yield cursor
+    except conn.dialect.loaded_dbapi.Error as error:
+        dialect = conn.dialect
+        raise sa.exc.DBAPIError.instance(
+            text, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
+        ) from error
+    finally:
+        cursor.close()
+
+
+class _Prepared:
+    """A statement for one kind of database."""
+
+    def __init__(self, statement: sa.sql.expression.ClauseElement, dialect: Dialect) -> None:
+        compiled = statement.compile(dialect=dialect)
+        if not isinstance(compiled, SQLCompiler):
+            raise TypeError("only statements can be prepared")
+        self.text = compiled.string
+        names: Sequence[str] = compiled.positiontup or []
+        if compiled.positiontup is None:
+            # Parameters by position on both, so that rows can be put behind one another.
+            names = _NAMED.findall(self.text)
+            self.text = _NAMED.sub("%s", self.text)
+        convert = {
+            name: bound.type.dialect_impl(dialect).bind_processor(dialect) for name, bound in compiled.binds.items()
+        }
+        self.places = [(name, convert[name]) for name in names]
+        self.fixed = {name: bound.effective_value for name, bound in compiled.binds.items() if bound.value is not None}
+        types: list[Any] = []
+        if isinstance(statement, sa.Select):
+            types = [column.type for column in statement.selected_columns]
+        elif isinstance(statement, sa.sql.dml.UpdateBase):
+            types = [column["type"] for column in statement.returning_column_descriptions]
+        self.results = [each.dialect_impl(dialect).result_processor(dialect, None) for each in types]
+        self.converts = any(each is not None for each in self.results)
+        self._many: dict[int, str] = {}
+
+    def values(self, given: Mapping[str, Any]) -> list[Any]:
+        if self.fixed:
+            given = {**self.fixed, **given}
+        return [given[name] if convert is None else convert(given[name]) for name, convert in self.places]
+
+    def converted(self, rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        if not self.converts:
+            return [tuple(row) for row in rows]
+        return [
+            tuple(
+                [value if convert is None else convert(value) for value, convert in zip(row, self.results, strict=True)]
+            )
+            for row in rows
+        ]
+
+    def many(self, rows: int) -> str:
+        """The text of an insert for several rows."""
+        text = self._many.get(rows)
+        if text is None:
+            before, found, rest = self.text.partition(" VALUES (")
+            group, closed, after = rest.partition(")")
+            if not found or not closed or "(" in group:
+                raise TypeError(f"this is no insert of plain values: {self.text}")
+            groups = ", ".join([f"({group})"] * rows)
+            text = self._many[rows] = f"{before} VALUES {groups}{after}"
+        return text
+
+
+class Statement:
+    """A Core statement (a select, or an insert, update or upsert with named values), run on the driver."""
+
+    def __init__(self, statement: sa.sql.expression.ClauseElement) -> None:
+        self._statement = statement
+        self._prepared: dict[str, _Prepared] = {}
+
+    def rows(self, conn: sa.Connection, **given: Any) -> list[tuple[Any, ...]]:
+        """The rows of a select (or what an update returns), as tuples of its columns' Python values."""
+        prepared = self._ready(conn)
+        with _cursor(conn, prepared.text) as cursor:
+            cursor.execute(prepared.text, prepared.values(given))
+            return prepared.converted(cursor.fetchall())
+
+    def first(self, conn: sa.Connection, **given: Any) -> tuple[Any, ...] | None:
+        """The first row of a select, or None."""
+        found = self.rows(conn, **given)
+        return found[0] if found else None
+
+    def insert(self, conn: sa.Connection, given: Iterable[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+        """Run an insert for each of these values, many with one statement; what it returns, in any order.
+
+        An upsert must not get the same row twice.
+        """
+        prepared, returned = self._ready(conn), list[tuple[Any, ...]]()
+        left = iter(given)
+        while some := list(islice(left, _ROWS)):
+            text = prepared.many(len(some))
+            with _cursor(conn, text) as cursor:
+                cursor.execute(text, [value for each in some for value in prepared.values(each)])
+                if prepared.results:
+                    returned += prepared.converted(cursor.fetchall())
+        return returned
+
+    def _ready(self, conn: sa.Connection) -> _Prepared:
+        dialect = conn.dialect
+        prepared = self._prepared.get(dialect.name)
+        if prepared is None:
+            prepared = self._prepared[dialect.name] = _Prepared(self._statement, dialect)
+        if not conn.in_transaction():
+            # SQLAlchemy begins by itself only for what goes through it.
+            conn.begin()
+        return prepared

@@ -1,0 +1,71 @@
+"""A delivery whose processing has begun and is not committed, made durable by its impatient receiver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from deliveries import NOW, PROJECT, annotation, created
+from guarded import guarded
+from labelguard.events import Event
+from labelguard.inbox import Delivery
+from labelguard.store.core import StoreError
+
+
+def test_what_is_in_hand_is_kept_as_pending(tmp_path: Path) -> None:
+    """As done it would be lost if the process were killed before what it led to is committed."""
+    with guarded(tmp_path) as guard:
+        event = Event.from_delivery({}, created(annotation(11, "spam", "important")))
+        delivery = Delivery.of(PROJECT, event, "webhook", NOW)
+        # As the worker leaves it between looking at it and writing what it led to.
+        delivery.state = "done"
+        guard.engine._keep(delivery)
+        assert guard.inbox() == [("ANNOTATION_CREATED", "pending")]
+        guard.engine.process_pending()
+        assert guard.inbox() == [("ANNOTATION_CREATED", "done")]
+        assert len(guard.findings()) == 1
+
+
+def test_an_id_out_of_a_commit_that_failed_is_no_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full when the worker commits what it took in and judged: the sender must be told."""
+    with guarded(tmp_path) as guard:
+        event = Event.from_delivery({}, created(annotation(11, "spam", "important")))
+        original = guard.store._run
+
+        def runs_and_fails(conn: sa.Connection, job: Any, **how: Any) -> None:
+            original(conn, job, **how)
+            raise sa.exc.OperationalError("COMMIT", {}, FullDisk("database or disk is full"))
+
+        guard.engine.start()
+        try:
+            with monkeypatch.context() as broken:
+                broken.setattr(type(guard.store), "_run", staticmethod(runs_and_fails))
+                with pytest.raises(StoreError, match="database or disk is full"):
+                    guard.engine.receive(PROJECT, event, wait=10)
+            assert guard.inbox() == []
+            assert guard.engine.receive(PROJECT, event, wait=10).processed
+        finally:
+            guard.engine.stop()
+        assert guard.inbox() == [("ANNOTATION_CREATED", "done")]
+        assert len(guard.findings()) == 1
+
+
+def test_an_id_out_of_a_commit_that_failed_does_not_stand_in_for_the_row(tmp_path: Path) -> None:
+    """The worker's commit failed a moment before the receiver makes the delivery durable by itself."""
+    with guarded(tmp_path) as guard:
+        event = Event.from_delivery({}, created(annotation(11, "spam", "important")))
+        delivery = Delivery.of(PROJECT, event, "webhook", NOW)
+        delivery.id, delivery.state = 99, "done"
+        guard.engine._keep(delivery)
+        assert guard.inbox() == [("ANNOTATION_CREATED", "pending")]
+        assert delivery.id != 99
+
+
+class FullDisk(Exception):
+    """The databases' own words."""
+
+    sqlite_errorcode = 13
+    sqlstate = "53100"
