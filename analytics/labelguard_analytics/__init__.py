@@ -30,6 +30,7 @@ from labelguard_analytics.similarities import BadResult, similarity
 from labelguard_analytics.truth import (
     Truth,
     ability_difficulty,
+    consensus_regions,
     dawid_skene,
     hierarchical_dawid_skene,
     infer_truth,
@@ -64,6 +65,7 @@ __all__ = [
     "confidence_weighted",
     "confusing_items",
     "confusion",
+    "consensus_regions",
     "dawid_skene",
     "ebh",
     "fdr",

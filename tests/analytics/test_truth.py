@@ -1,7 +1,7 @@
 """Truth inference: against crowd-kit, published examples, real crowds with hidden gold, and the edges of its domain."""
 
 # To the stubs of pandas a cell of a frame may be of any type.
-# mypy: disable-error-code="type-arg,operator,call-overload,arg-type,index,union-attr"
+# mypy: disable-error-code="type-arg,assignment,operator,call-overload,arg-type,index,union-attr"
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from labelguard_analytics import (
     BadJudgments,
     Truth,
     ability_difficulty,
+    consensus_regions,
     dawid_skene,
     hierarchical_dawid_skene,
     infer_truth,
@@ -427,6 +428,31 @@ def test_sets_of_labels_are_inferred_label_by_label() -> None:
     assert found.annotators["accuracy"].between(0.75, 0.93).all()
     assert () in set(found.labels)
     assert infer_truth(pd.DataFrame(rows, columns=["task", "annotator", "value"])).method == "multi_label_truth"
+
+
+def span(start: int, end: int, label: str) -> dict[str, object]:
+    """A labelled piece of text."""
+    value = {"start": start, "end": end, "text": "", "labels": [label]}
+    return {"from_name": "l", "to_name": "t", "type": "labels", "value": value}
+
+
+def test_regions_that_most_annotators_drew_are_kept_with_the_label_most_gave() -> None:
+    """Two of three mean the same piece of text; what one alone marked is left out, and nobody counts twice."""
+    frame = pd.DataFrame({"task": [1, 1, 1, 2, 2], "annotator": list("abcab")})
+    frame["value"] = [
+        [span(0, 10, "name"), span(40, 45, "place")],
+        [span(0, 9, "name"), span(1, 9, "name")],
+        [span(0, 11, "place")],
+        [],
+        [span(3, 7, "name")],
+    ]
+    found = consensus_regions(frame, "Labels", least=0.6)
+
+    assert found["task"].tolist() == [1]
+    assert found.loc[0, ["label", "votes", "asked"]].tolist() == ["name", 3, 3]
+    assert sorted(found.loc[0, "annotators"]) == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="must be from 0 to 1"):
+        consensus_regions(frame, "Labels", threshold=0)
 
 
 # Real crowds

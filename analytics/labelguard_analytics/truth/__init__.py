@@ -20,6 +20,7 @@ from labelguard_analytics.truth.nominal import (
     one_coin,
 )
 from labelguard_analytics.truth.numbers import numeric_truth, ordinal_truth
+from labelguard_analytics.truth.regions import consensus_regions
 from labelguard_analytics.truth.result import Truth
 from labelguard_analytics.truth.sets import multi_label_truth
 from labelguard_analytics.truth.votes import Repeats
@@ -27,6 +28,7 @@ from labelguard_analytics.truth.votes import Repeats
 __all__ = [
     "Truth",
     "ability_difficulty",
+    "consensus_regions",
     "dawid_skene",
     "hierarchical_dawid_skene",
     "infer_truth",
