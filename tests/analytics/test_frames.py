@@ -161,7 +161,7 @@ def test_kinds_are_told_from_values() -> None:
 def test_ready_codes_are_checked(codes: Any, says: str) -> None:
     """Arrays of codes are taken as they are, if they are codes."""
     with pytest.raises(BadJudgments, match=says):
-        from_codes(*codes, categories=3)
+        from_codes(codes[0], codes[1], codes[2], 3)
 
 
 def test_ready_codes_give_what_a_frame_gives() -> None:
