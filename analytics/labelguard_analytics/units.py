@@ -146,6 +146,10 @@ class Coefficient(Protocol):
         """The tasks."""
 
     @property
+    def exact(self) -> bool:
+        """Whether ``left_out`` is exact, not only to first order."""
+
+    @property
     def in_disagreement(self) -> Floats:
         """Each unit's disagreement, 0 where its judgments are all alike."""
 
@@ -169,6 +173,7 @@ class Alpha:
 
     units: Units
     distance: Floats | None = None
+    exact = True
 
     @cached_property
     def observed(self) -> Floats:
@@ -223,6 +228,11 @@ class NumberAlpha:
 
     units: Units
     ranked: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Ranks move only to first order."""
+        return not self.ranked
 
     def _numbers(self, counts: Floats | None) -> Floats:
         if counts is None:
@@ -296,6 +306,7 @@ class Chance:
     units: Units
     expected: Literal["percent", "fleiss", "gwet"]
     weights: Floats | None = None
+    exact = True
 
     @cached_property
     def credit(self) -> Floats:
@@ -414,7 +425,8 @@ def estimate(
     if interval == "bootstrap":
         low, high = bootstrap_interval(coefficient, repetitions, seed)
         return Estimate(value, min(low, value), max(high, value), tasks, judgments)
-    low, high, freedom = jackknife_interval(found, coefficient.left_out(), units.weight)
+    low, high, freedom = jackknife_interval(found, coefficient.left_out(), units.weight, exact=coefficient.exact)
+    low, high = min(low, value), max(high, value)
     disagreeing = round(float(units.weight @ (coefficient.in_disagreement > 0)))
     if disagreeing < FEW:
         fewest, most = _few_interval(coefficient, found, disagreeing, tasks)
@@ -458,35 +470,68 @@ def _few_interval(coefficient: Coefficient, found: float, disagreeing: int, task
     return 1.0 - most * scale, 1.0 - fewest * scale
 
 
-def jackknife_interval(disagreement: float, left_out: Floats, weight: Floats) -> tuple[float, float, float]:
-    """A 95% interval of ``1 - disagreement``, symmetric for the logarithm of the disagreement.
+def jackknife_interval(
+    disagreement: float, left_out: Floats, weight: Floats, *, exact: bool = True
+) -> tuple[float, float, float]:
+    """A 95% interval of ``1 - disagreement`` from the jackknife over tasks.
 
-    The logarithm keeps the upper end below 1 and makes the distribution nearly normal where agreement is high;
-    the standard error is the jackknife's (Efron and Stein 1981). The quantile is Student's, with the degrees of
-    freedom of a variance whose parts have heavy tails (Satterthwaite 1946, from their kurtosis): where few tasks
-    bear a rare label, they decide the standard error and it is itself uncertain.
+    Bias and standard error are the jackknife's (Quenouille 1956, Efron and Stein 1981). Where few tasks bear a rare
+    label, they decide the standard error, which is then itself uncertain and goes along with the value. So the
+    quantile is Student's with the degrees of freedom of a variance whose parts have heavy tails (Satterthwaite 1946,
+    from their kurtosis), and the interval is shifted for their skewness (Johnson 1978).
+
+    Args:
+        disagreement: 1 minus the coefficient.
+        left_out: the same without one task of each unit; NaN where it is undefined.
+        weight: the tasks that each unit stands for.
+        exact: whether ``left_out`` is exact, without which it tells nothing about bias.
 
     Returns:
-        The lower and upper end and the degrees of freedom.
+        The lower and upper end, at most 1, and the degrees of freedom.
     """
     n = float(weight.sum())
-    counted = left_out > 0  # not where NaN either
-    if not counted.all():
-        if not counted.any():
-            return 1.0 - disagreement, 1.0 - disagreement, math.inf
-        left_out = np.where(counted, left_out, left_out[counted].min())
-    if not disagreement > 0:
-        return 1.0 - disagreement, 1.0 - disagreement, math.inf
-    logs = np.log(left_out)
-    off = logs - float(weight @ logs) / n
-    off *= off
-    squares = float(weight @ off)
+    value = 1.0 - disagreement
+    said = np.isfinite(left_out)
+    off = left_out - disagreement if said.all() else np.where(said, left_out - disagreement, 0.0)
+    mean = float(weight @ off) / n
+    off -= mean
+    squared = off * off
+    squares = float(weight @ squared)
     if squares <= 0:
-        return 1.0 - disagreement, 1.0 - disagreement, math.inf
-    kurtosis = n * float(weight @ (off * off)) / squares**2
-    freedom = min(n - 1.0, max(2.0 * n / max(kurtosis - 1.0 + 2.0 / n, 1e-9), 1.0))
-    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt((n - 1.0) / n * squares)
-    return 1.0 - disagreement * math.exp(min(half, 50.0)), 1.0 - disagreement * math.exp(-half), freedom
+        return value, value, math.inf
+    cubes, fourth = float((weight * squared) @ off), float((weight * squared) @ squared)
+    low, high, freedom = ends(disagreement, n, mean if exact and said.all() else 0.0, squares, cubes, fourth)
+    return float(low), float(high), float(freedom)
+
+
+def ends(value: Any, n: Any, mean: Any, squares: Any, cubes: Any, fourth: Any) -> tuple[Any, Any, Any]:
+    """The interval of 1 minus a jackknifed disagreement, from sums over tasks; for numbers or arrays of them.
+
+    Args:
+        value: the disagreement.
+        n: the number of tasks.
+        mean: the mean of what leaving out a task changes; 0 where it is not to count as bias.
+        squares: the sum of the squares of these changes around their mean.
+        cubes: the sum of their cubes.
+        fourth: the sum of their fourth powers.
+
+    Returns:
+        The lower and upper end, at most 1, and the degrees of freedom.
+    """
+    kurtosis = n * fourth / squares**2
+    freedom = np.clip(2.0 * n / np.maximum(kurtosis - 1.0, 1e-9), 1.0, np.maximum(n - 1.0, 1.0))
+    error = np.sqrt((n - 1.0) / n * squares)
+    # Leaving out a task changes the value against its influence, hence the sign.
+    skewness = -cubes / squares**1.5
+    shift = np.clip(skewness * (2.0 * _NORMAL**2 + 1.0) / 6.0, -_FARTHEST, _FARTHEST) * error
+    centre = value - (n - 1.0) * mean + shift
+    half = stats.t.ppf(0.975, freedom) * error
+    return 1.0 - centre - half, np.minimum(1.0 - centre + half, 1.0), freedom
+
+
+_NORMAL = 1.959964
+_FARTHEST = 0.6
+"""The largest shift, in standard errors: beyond it the skewness itself is a guess."""
 
 
 def bootstrap_interval(coefficient: Coefficient, repetitions: int, seed: int) -> tuple[float, float]:
