@@ -102,13 +102,23 @@ class Units:
             return total
         return np.bincount(self.unit, weights=x, minlength=len(self.sizes)).astype(np.float64, copy=False)
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether every unit stands for one task."""
+        return bool(np.all(self.weight == 1.0))
+
+    @cached_property
+    def counts(self) -> Floats:
+        """How often each label was given."""
+        if self.plain:
+            return np.bincount(self.values, minlength=self.categories).astype(np.float64)
+        return self.totals(self.weight)
+
     def totals(self, weight: Floats | None = None, each: Floats | None = None) -> Floats:
         """How often each label was given, a unit counting ``weight`` times and its judgments ``each``."""
         heavy = self.weight if weight is None else weight
         if each is not None:
             heavy = heavy * each
-        elif weight is None and bool(np.all(heavy == 1.0)):
-            return np.bincount(self.values, minlength=self.categories).astype(np.float64)
         found = np.bincount(self.values, weights=heavy[self.unit], minlength=self.categories)
         return found.astype(np.float64, copy=False)
 
@@ -180,7 +190,7 @@ class Alpha:
         """Each unit's disagreement: the distances of its ordered pairs over its size less one."""
         sizes = self.units.sizes
         if self.distance is None:
-            return (sizes * (sizes - 1.0) - self.units.equal_pairs()) / (sizes - 1.0)
+            return np.asarray(sizes - self.units.equal_pairs() / (sizes - 1.0), dtype=np.float64)
         distance = self.distance
         return self.units.pair_sums(lambda one, other: distance[one, other]) / (sizes - 1.0)
 
@@ -192,7 +202,7 @@ class Alpha:
     @property
     def of_one(self) -> float:
         """What one deviating judgment would add: two ordered pairs at the mean distance of different labels."""
-        counts = self.units.totals()
+        counts = self.units.counts
         n = counts.sum()
         return float(2.0 * (n - 1.0) / (n * n - counts @ counts))
 
@@ -203,7 +213,7 @@ class Alpha:
     def disagreement(self, weight: Floats | None = None) -> float:
         """1 minus alpha."""
         heavy = self.units.weight if weight is None else weight
-        counts = self.units.totals(weight)
+        counts = self.units.counts if weight is None else self.units.totals(weight)
         n = counts.sum()
         expected = float(counts @ self._against(counts))
         return float((n - 1.0) * (heavy @ self.observed) / expected) if expected > 0 else math.nan
@@ -211,11 +221,19 @@ class Alpha:
     def left_out(self) -> Floats:
         """1 minus alpha without one task of each unit."""
         units, sizes = self.units, self.units.sizes
-        counts = units.totals()
+        counts = units.counts
         against = self._against(counts)
         n, expected, observed = counts.sum(), counts @ against, units.weight @ self.observed
-        without = expected - 2.0 * units.sums(against[units.values]) + (sizes - 1.0) * self.observed
-        return _ratio((n - sizes - 1.0) * (observed - self.observed), without)
+        without = units.sums(against[units.values])
+        without *= -2.0
+        without += expected
+        without += (sizes - 1.0) * self.observed
+        found = observed - self.observed
+        found *= n - sizes - 1.0
+        if float(without.min(initial=1.0)) > 0:
+            found /= without
+            return found
+        return _ratio(found, without)
 
 
 @dataclass(frozen=True)
@@ -254,7 +272,7 @@ class NumberAlpha:
     @cached_property
     def in_disagreement(self) -> Floats:
         """Each unit's disagreement."""
-        return self._observed(self._numbers(self.units.totals() if self.ranked else None))
+        return self._observed(self._numbers(self.units.counts if self.ranked else None))
 
     @property
     def of_one(self) -> float:
@@ -276,7 +294,7 @@ class NumberAlpha:
     def left_out(self) -> Floats:
         """1 minus alpha without one task of each unit."""
         units, sizes = self.units, self.units.sizes
-        counts = units.totals() if self.ranked else None
+        counts = units.counts if self.ranked else None
         x = self._numbers(counts)
         observed = self._observed(x)
         own, own_squares = units.sums(x), units.sums(x * x)
@@ -442,7 +460,7 @@ def _too_little(units: Units, labels: bool) -> str:
         return f"Too little data for an interval: {tasks} tasks, where at least {NEEDED_TASKS} are needed."
     if not labels:
         return ""
-    top = int(units.totals().argmax())
+    top = int(units.counts.argmax())
     others = 2.0 * units.sums(units.values != top) > units.sizes
     minority = round(float(units.weight @ others))
     if minority < NEEDED_MINORITY:
@@ -491,17 +509,28 @@ def jackknife_interval(
     """
     n = float(weight.sum())
     value = 1.0 - disagreement
-    said = np.isfinite(left_out)
-    off = left_out - disagreement if said.all() else np.where(said, left_out - disagreement, 0.0)
-    mean = float(weight @ off) / n
+    off = left_out - disagreement
+    total = _total(weight, off)
+    if math.isnan(total):
+        exact = False
+        off[np.isnan(off)] = 0.0
+        total = _total(weight, off)
+    mean = total / n
     off -= mean
     squared = off * off
-    squares = float(weight @ squared)
+    squares = _total(weight, squared)
     if squares <= 0:
         return value, value, math.inf
-    cubes, fourth = float((weight * squared) @ off), float((weight * squared) @ squared)
-    low, high, freedom = ends(disagreement, n, mean if exact and said.all() else 0.0, squares, cubes, fourth)
+    off *= squared
+    cubes = _total(weight, off)
+    squared *= squared
+    low, high, freedom = ends(disagreement, n, mean if exact else 0.0, squares, cubes, _total(weight, squared))
     return float(low), float(high), float(freedom)
+
+
+def _total(weight: Floats, x: Floats) -> float:
+    """The weighted sum; not by BLAS, whose threads cost more than they save on sums as short as these."""
+    return float(np.einsum("i,i->", weight, x))
 
 
 def ends(value: Any, n: Any, mean: Any, squares: Any, cubes: Any, fourth: Any) -> tuple[Any, Any, Any]:
