@@ -670,7 +670,8 @@ def _labels_or_sets(judgments: Any) -> Kind:
 class Pairwise:
     """Agreement of every two annotators who share a task.
 
-    The tables have a row and a column for each annotator; NaN on the diagonal, and where ``reasons`` says why.
+    The tables have a row and a column for each annotator. A number is NaN on the diagonal, for two who share no task
+    (``n_tasks`` is 0), and where ``pairs`` has a reason.
     """
 
     kappa: pd.DataFrame
