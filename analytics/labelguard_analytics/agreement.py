@@ -32,7 +32,7 @@ from scipy import stats
 
 from labelguard_analytics.estimate import Estimate, unknown
 from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, Kind, read
-from labelguard_analytics.similarities import TAGS, set_similarity, similarity
+from labelguard_analytics.similarities import TAGS, BadResult, set_similarity, similarity
 from labelguard_analytics.units import (
     FEW,
     NEEDED_FREEDOM,
@@ -312,7 +312,12 @@ def krippendorff_alpha(
     if callable(metric):
         return _similarity_alpha(read(judgments, kind="any"), metric, interval, repetitions, seed)
     if metric in TAGS:
-        return _similarity_alpha(read(judgments, kind="result"), _of_tag(metric, options), interval, repetitions, seed)
+        coded = read(judgments, kind="result")
+        compare = _of_tag(metric, options)
+        try:
+            return _similarity_alpha(coded, compare, interval, repetitions, seed)
+        except BadResult as bad:
+            raise _in_row(coded, compare, bad) from None
     if options:
         raise TypeError(f"The metric {metric!r} takes no option {next(iter(options))!r}.")
     if metric in SET_METRICS:
@@ -409,6 +414,16 @@ def _of_tag(tag: str, options: dict[str, Any]) -> Callable[[Any, Any], float]:
         return similarity(tag, one, other, **options)
 
     return compare
+
+
+def _in_row(coded: Coded, compare: Callable[[Any, Any], float], bad: BadResult) -> BadJudgments:
+    """What is wrong with a result, and in which row it is."""
+    for row, value in zip(coded.frame.index, coded.value, strict=True):
+        try:
+            compare(value, value)
+        except BadResult as own:
+            return BadJudgments(f"The column 'value' cannot be compared in row {row!r}: {own}")
+    return BadJudgments(f"The column 'value' holds results that cannot be compared: {bad}")
 
 
 def _set_alpha(coded: Coded, metric: str, interval: Interval, repetitions: int, seed: int) -> Estimate:

@@ -304,6 +304,16 @@ def test_alpha_of_boxes() -> None:
         assert found.low < found.value < found.high
 
 
+def test_a_broken_result_is_named_with_its_row() -> None:
+    """What is wrong with an item, and in which row of which column."""
+    good = [{"type": "rating", "value": {"rating": 3}}]
+    broken = [{"type": "rating", "value": {"rating": "good"}}]
+    judgments = pd.DataFrame({"task": [1, 1, 2, 2], "annotator": [1, 2, 1, 2], "value": [good, good, good, broken]})
+
+    with pytest.raises(BadJudgments, match="column 'value' cannot be compared in row 3: A rating item must have"):
+        krippendorff_alpha(judgments, "Rating")
+
+
 def test_by_label_is_alpha_against_all_others() -> None:
     """Each row is alpha of one label, and lists of labels are read the same way."""
     judgments = frame(noisy(16, labels=4))
