@@ -1,0 +1,93 @@
+"""Reading Label Studio result items."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+Item: TypeAlias = Mapping[str, Any]
+
+PATH = " / "
+"""Joins the parts of a path of a taxonomy or of nested choices."""
+
+
+class BadResult(ValueError):
+    """A result is not what Label Studio writes for its tag, as one sentence."""
+
+
+def check(result: Any) -> list[Item]:
+    """The items of a result.
+
+    Raises:
+        BadResult: it is no list of objects with a type.
+    """
+    if isinstance(result, Mapping) or not isinstance(result, Sequence) or isinstance(result, str):
+        raise BadResult(f"A result must be a list of Label Studio result items, not a {type(result).__name__}.")
+    for number, item in enumerate(result):
+        if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
+            raise BadResult(f"Item {number} of a result must be an object with a type, but it is {_short(item)}.")
+    return list(result)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def value_of(item: Item) -> Mapping[str, Any]:
+    """An item's value.
+
+    Raises:
+        BadResult: it has none.
+    """
+    value = item.get("value")
+    if not isinstance(value, Mapping):
+        raise BadResult(f"A {item['type']} item must have an object as its value, but it is {_short(value)}.")
+    return value
+
+
+def of_type(result: Sequence[Item], *kinds: str) -> Iterator[Item]:
+    """The items of some types, in their order."""
+    return (item for item in result if item["type"] in kinds)
+
+
+def number(item: Item, key: str, default: float | None = None) -> float:
+    """A finite number of an item's value.
+
+    Raises:
+        BadResult: it is missing or no finite number.
+    """
+    found = value_of(item).get(key, default)
+    try:
+        read = math.nan if isinstance(found, bool) else float(found)
+    except (TypeError, ValueError):
+        read = math.nan
+    if not math.isfinite(read):
+        raise BadResult(f"A {item['type']} item must have a finite number as its {key!r}, but it is {_short(found)}.")
+    return read
+
+
+def strings(item: Item, key: str) -> list[str]:
+    """A list of texts of an item's value; nested lists are paths, joined.
+
+    Raises:
+        BadResult: it is no such list.
+    """
+    found = value_of(item).get(key)
+    if isinstance(found, str):
+        return [found]
+    if not isinstance(found, Sequence):
+        raise BadResult(f"A {item['type']} item must have a list as its {key!r}, but it is {_short(found)}.")
+    read = []
+    for part in found:
+        path = [part] if isinstance(part, str) else part
+        if not isinstance(path, Sequence) or not all(isinstance(step, str) for step in path):
+            raise BadResult(f"A {item['type']} item must have texts in its {key!r}, but it has {_short(part)}.")
+        read.append(PATH.join(path))
+    return read
+
+
+def texts(result: Sequence[Item], kind: str, key: str) -> list[str]:
+    """The texts of all items of a type."""
+    return [text for item in of_type(result, kind) for text in strings(item, key)]
