@@ -88,8 +88,7 @@ class _Table:
         sums = np.concatenate([self.sums, sign * other.sums])
         if not len(keys):
             return self
-        found, inverse = np.unique(keys, axis=0, return_inverse=True)
-        return self._grouped(found, inverse, list(sums.T))
+        return self.of(list(keys.T), list(sums.T), (keys.max(axis=0) + 1).tolist())
 
 
 def _unflat(flat: npt.NDArray[Any], dims: Sequence[int]) -> Keys:

@@ -60,7 +60,7 @@ class Estimate:
         """
         if not self.known:
             return self.reason
-        size = f"{self.n_tasks:,} tasks, {self.n_judgments:,} judgments"
+        size = f"{_count(self.n_tasks, 'task')}, {_count(self.n_judgments, 'judgment')}"
         if self.has_interval:
             size = f"95% interval {self.low:.3f} to {self.high:.3f}; {size}"
         text = f"{self.value:.3f} ({size})"
@@ -68,6 +68,10 @@ class Estimate:
 
     def __str__(self) -> str:
         return self.explain()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def unknown(reason: str, n_tasks: int = 0, n_judgments: int = 0) -> Estimate:

@@ -316,6 +316,8 @@ def _row(column: pd.Series[Any] | pd.DataFrame, position: int) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -48,7 +48,8 @@ def judgments(seed: int, tasks: int, annotators: int = 5, labels: int = 4, missi
 def by_hand(frame: pd.DataFrame) -> dict[tuple[Any, ...], int]:
     """The confusion with gold, counted with nothing but pandas."""
     known = frame[frame["gold"].notna()]
-    return known.groupby(["source", "annotator", "gold", "value"]).size().to_dict()
+    counts: dict[Any, int] = known.groupby(["source", "annotator", "gold", "value"]).size().to_dict()
+    return counts
 
 
 def same(one: Estimate, other: Estimate) -> bool:

@@ -379,7 +379,19 @@ WRITES: dict[str, tuple[str, Callable[[LabelStudio], object]]] = {
 """Every write of the protocol, with the call of the SDK that it makes."""
 
 READS = frozenset(
-    {"server", "refusals", "link", "whoami", "users", "project", "annotation", "task", "tasks_changed", "webhooks"}
+    {
+        "server",
+        "refusals",
+        "link",
+        "whoami",
+        "users",
+        "project",
+        "annotation",
+        "task",
+        "tasks_changed",
+        "webhooks",
+        "time",
+    }
     | {"assignees", "review"}
 )
 

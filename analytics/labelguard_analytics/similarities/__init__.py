@@ -178,8 +178,8 @@ def similarity(tag: str, result_a: Sequence[Item], result_b: Sequence[Item], **o
         near = difflib.get_close_matches(str(tag), TAGS, 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else f": there are {', '.join(sorted(TAGS))}."
         raise ValueError(f"There is no control tag {tag!r} to compare{hint}")
-    known = [name for name in inspect.signature(measure).parameters if name not in ("a", "b")]
     for name in options:
+        known = [name for name in inspect.signature(measure).parameters if name not in ("a", "b")]
         if name not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise ValueError(f"{tag} takes no option {name!r}; {takes}.")

@@ -91,7 +91,7 @@ class _Bits:
 
 @lru_cache(maxsize=64)
 def _decode_picture(address: str) -> Mask:
-    """A PNG data URL as a mask: True where it is neither transparent nor black."""
+    """A PNG data URL as a mask: True where it is opaque, or, if it is so everywhere, where it is not black."""
     try:
         data = base64.b64decode(address.partition(",")[2], validate=True)
         return _decode_png(data)
@@ -108,7 +108,7 @@ def _decode_png(data: bytes) -> Mask:
     """The painted pixels of a PNG of 1 to 8 bits per channel (ISO/IEC 15948)."""
     if not data.startswith(b"\x89PNG\r\n\x1a\n"):
         raise BadResult("A bitmask must hold a PNG picture as its 'imageDataURL'.")
-    at, packed, palette_alpha = 8, b"", b""
+    at, packed, palette, palette_alpha = 8, b"", b"", b""
     width = height = depth = colour = interlaced = 0
     while at < len(data):
         (length,) = struct.unpack(">I", data[at : at + 4])
@@ -118,6 +118,8 @@ def _decode_png(data: bytes) -> Mask:
             width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", body)
         elif name == b"IDAT":
             packed += body
+        elif name == b"PLTE":
+            palette = body
         elif name == b"tRNS":
             palette_alpha = body
     if depth > 8 or interlaced or colour not in _CHANNELS:
@@ -132,11 +134,18 @@ def _decode_png(data: bytes) -> Mask:
         values = (bits * (1 << np.arange(depth)[::-1])).sum(axis=2).astype(np.uint8)[:, :, None]
     else:
         values = rows.reshape(height, width, channels)
-    painted = values[:, :, : 1 if channels < 3 else 3].any(axis=2)
+    opaque = np.ones((height, width), dtype=bool)
     if colour == 3:
+        shown: Mask = np.frombuffer(palette.ljust(768, b"\0"), dtype=np.uint8).reshape(256, 3).max(axis=1) > 0
         alpha = np.frombuffer(palette_alpha.ljust(256, b"\xff"), dtype=np.uint8)
-        return np.asarray((values[:, :, 0] > 0) & (alpha[values[:, :, 0]] > 0))
-    return np.asarray(painted & (values[:, :, -1] > 0)) if channels in (2, 4) else np.asarray(painted)
+        coloured, opaque = shown[values[:, :, 0]], alpha[values[:, :, 0]] > 0
+    else:
+        coloured = values[:, :, : 1 if channels < 3 else 3].any(axis=2)
+        if channels in (2, 4):
+            opaque = values[:, :, -1] > 0
+    # Label Studio paints black on a transparent ground; others paint white on black.
+    transparent = colour in (4, 6) or bool(palette_alpha)
+    return np.asarray(opaque if transparent and not (opaque.all() and coloured.any()) else coloured)
 
 
 def _unfiltered(lines: npt.NDArray[np.uint8], step: int) -> npt.NDArray[np.uint8]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import shapely
 
 from labelguard_analytics.similarities.items import BadResult, Item, number, value_of
-from labelguard_analytics.similarities.shapes import areas_overlap, box
 
 _KEYS = ("x", "y", "width", "height", "rotation")
 
@@ -76,10 +75,16 @@ def _shared(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], size: tuple[
         low = np.maximum(a[:, :2], b[:, :2])
         high = np.minimum(a[:, :2] + a[:, 2:4], b[:, :2] + b[:, 2:4])
         return float(np.prod(np.clip(high - low, 0.0, None), axis=1).sum())
-    total = 0.0
-    for p, q in zip(a, b, strict=True):
-        rings = [box({"type": "videorectangle", "value": dict(zip(_KEYS, row, strict=True))}, size) for row in (p, q)]
-        found = float(areas_overlap(rings[:1], rings[1:])[0, 0])
-        joint = float(p[2] * p[3] + q[2] * q[3])
-        total += joint * found / (1.0 + found) if math.isfinite(found) else 0.0
-    return total
+    rings = [shapely.polygons(_corners(boxes, size)) for boxes in (a, b)]
+    square = size[0] * size[1] / 100.0**2
+    return float(shapely.area(shapely.intersection(*rings)).sum()) / square
+
+
+def _corners(boxes: npt.NDArray[np.float64], size: tuple[float, float]) -> npt.NDArray[np.float64]:
+    """The corners of many boxes in pixels (boxes x 4 x 2), turned clockwise around their upper left ones."""
+    scale = np.array(size) / 100.0
+    unit = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
+    flat = unit[None, :, :] * (boxes[:, None, 2:4] * scale)
+    cos, sin = np.cos(np.radians(boxes[:, 4])), np.sin(np.radians(boxes[:, 4]))
+    turn = np.stack([np.stack([cos, sin], axis=1), np.stack([-sin, cos], axis=1)], axis=1)
+    return np.asarray(flat @ turn + boxes[:, None, :2] * scale, dtype=np.float64)
