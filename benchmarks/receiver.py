@@ -41,6 +41,7 @@ from rich.table import Table
 from labelguard.engine import Engine
 from labelguard.events import Project
 from labelguard.outbox import Outbox
+from labelguard.service import keep_what_is_there, tune_memory
 from labelguard.settings import Settings
 from labelguard.store import Store, records
 from labelguard.store.schema import annotation_versions, annotations as annotations_table, judgments
@@ -350,9 +351,11 @@ def serve(name: str, url: str, stored: int, pipe: Connection) -> None:
     """Serve one of the two in a process of its own; tells its port, and when asked its processor time."""
     # It warns of every request that waits for a thread, which is what sixteen clients are for.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    tune_memory()
     store = Store.open(url)
     fill(store, stored)
     server = make_server(APPS[name](store), Settings(), port=0)
+    keep_what_is_there()
     pipe.send(server.effective_port)
     threading.Thread(target=server.run, daemon=True).start()
     while pipe.recv() == "cpu":

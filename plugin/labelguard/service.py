@@ -9,6 +9,7 @@ Of what only one may do at a time, the store's roles decide who does it.
 from __future__ import annotations
 
 import ctypes
+import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -211,7 +212,7 @@ def run(settings: Settings, kind: ProcessKind = "serve") -> None:
 
     if kind != "serve":
         _side_by_side(settings, kind)
-    _share_heaps()
+    tune_memory()
     with opened(settings) as service:
         app = service.health_app() if kind == "worker" else service.app()
         server = make_server(app, settings)
@@ -223,11 +224,12 @@ def run(settings: Settings, kind: ProcessKind = "serve") -> None:
         signal.signal(signal.SIGTERM, stop)
         working = kind != "web"
         with Running(service, deliver=working, schedule=working):
+            keep_what_is_there()
             log.info("serving", kind=kind, host=settings.host, port=server.effective_port, store=service.store.where)
             server.run()
 
 
-def _share_heaps() -> None:
+def tune_memory() -> None:
     """Let all threads allocate from two heaps.
 
     glibc gives each thread one of its own and keeps in each what its largest moment needed: of 49 MiB that a
@@ -236,6 +238,16 @@ def _share_heaps() -> None:
     # Elsewhere (musl, macOS) there is no such setting, and no such habit.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
+
+
+def keep_what_is_there() -> None:
+    """Take what was loaded at the start out of the collector's rounds: it stays anyway.
+
+    Looking through all of it again and again held every thread up for a tenth of a second, a few times a minute
+    under load.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _side_by_side(settings: Settings, kind: ProcessKind) -> None:
