@@ -17,10 +17,13 @@ from typing import Any
 
 import pytest
 import requests
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from databases import SQLITE, database_url
 from deliveries import PROJECT, annotation, created
 from guarded import guarded, policy
+from labelguard.prompts import Prompts
 from labelguard.store import records
 from labelguard.studio.launch import free_port
 from labelguard.tokens import hash_token
@@ -87,6 +90,7 @@ def test_a_delivery_is_followed_from_receipt_to_effect_by_its_number(tmp_path: P
         "LABELGUARD_DATABASE_URL": database_url(tmp_path),
         "LABELGUARD_PORT": str(port),
         "LABELGUARD_NOTIFY_OPS": chat,
+        "LABELGUARD_ALLOW_PRIVATE_TARGETS": "127.0.0.1",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     command = [sys.executable, "-c", "from labelguard.cli import main; main()", "serve"]
@@ -127,27 +131,21 @@ def test_a_delivery_is_followed_from_receipt_to_effect_by_its_number(tmp_path: P
     assert (steps["action_done"]["kind"], steps["action_done"]["action"]) == ("notify", 1)
 
 
-def test_a_note_is_followed_to_the_annotator_who_sees_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_note_is_followed_to_the_annotator_who_sees_it(tmp_path: Path) -> None:
     """Its finding carries the delivery, in the API too."""
-    from labelguard.prompts import Prompts
-
     with service(tmp_path) as web:
         web.deliver(submission("spam"))
         delivery = web.deliver(submission(*WRONG, annotation=12, task=8)).json["delivery"]
         prompts = Prompts(web.store, web.engine, None, web.clock)
         (prompt,) = prompts.waiting(PROJECT, 101, 12)
-        capfd.readouterr()
-        prompts.seen(prompt.finding, 101)
-        prompts.seen(prompt.finding, 101)
-        said = capfd.readouterr().out
+        with capture_logs(processors=[merge_contextvars]) as said:
+            prompts.seen(prompt.finding, 101)
+            prompts.seen(prompt.finding, 101)
         found = finding(web, prompt.finding)
 
     assert found["delivery"] == delivery
-    assert said.count("action_shown") == 1
-    assert f"delivery={delivery}" in said
-    assert f"finding={prompt.finding}" in said
+    (shown,) = [line for line in said if line["event"] == "action_shown"]
+    assert (shown["delivery"], shown["finding"]) == (delivery, prompt.finding)
 
 
 def finding(web: Service, number: int) -> dict[str, Any]:

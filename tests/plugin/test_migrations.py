@@ -81,6 +81,14 @@ def by_key(table: sa.Table, rows: list[dict[str, Any]]) -> dict[tuple[Any, ...],
     return {tuple(row[column.name] for column in table.primary_key): row for row in rows}
 
 
+def _renamed(table: str, row: dict[str, Any], before: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """A row as it is to be: since 0002 what rules remember of a task says which of those with its id."""
+    if table != "rule_states" or not (found := re.fullmatch(r"task:(\d+)(.*)", row["subject"])):
+        return row
+    made = {task["id"]: task["created_at"] for task in before["tasks"]}.get(int(found[1]))
+    return row if made is None else {**row, "subject": f"task:{found[1]}@{made.isoformat()}{found[2]}"}
+
+
 @every_database
 @every_release
 def test_a_released_store_is_brought_up_to_date_with_every_row(release: str, kind: str, tmp_path: Path) -> None:
@@ -93,7 +101,7 @@ def test_a_released_store_is_brought_up_to_date_with_every_row(release: str, kin
             table = schema.metadata.tables[name]
             now = by_key(table, [dict(row) for row in conn.execute(sa.select(table)).mappings()])
             assert len(now) == len(rows), name
-            for key, row in by_key(table, rows).items():
+            for key, row in by_key(table, [_renamed(name, row, before) for row in rows]).items():
                 assert {column: now[key][column] for column in row} == row, (name, key)
         context = MigrationContext.configure(conn, opts={"compare_type": True})
         assert compare_metadata(context, schema.metadata) == []
