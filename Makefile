@@ -7,6 +7,9 @@ STUDIO ?= .venv-studio
 # An installed Label Studio may be used instead: make test LABELGUARD_STUDIO_PYTHON=/opt/studio/bin/python
 LABELGUARD_STUDIO_PYTHON ?= $(CURDIR)/$(STUDIO)/bin/python
 BIN := $(VENV)/bin
+TESTED = LABELGUARD_STUDIO_PYTHON="$(LABELGUARD_STUDIO_PYTHON)" $(BIN)/python -m pytest
+# What has servers of its own would only wait for each other side by side.
+ALONE := live or browser or crash
 ONCE ?=
 ARGS ?=
 CASES ?= 1000000
@@ -22,7 +25,12 @@ demo: dev studio ## Run labelguard on a Label Studio of its own with scripted an
 
 .PHONY: test
 test: dev studio browser ## Run every test (ARGS="-k webhook": pytest's arguments).
-	LABELGUARD_STUDIO_PYTHON="$(LABELGUARD_STUDIO_PYTHON)" $(BIN)/python -m pytest $(ARGS)
+ifdef ARGS
+	$(TESTED) $(ARGS)
+else
+	$(TESTED) -n 2 --dist loadfile -m "not ($(ALONE))"
+	$(TESTED) -m "$(ALONE)"
+endif
 
 .PHONY: test-fast
 test-fast: dev ## Run the tests that need no Label Studio, no browser and no patience.

@@ -10,12 +10,11 @@ import pytest
 _NO_SKIP = "LABELGUARD_NO_SKIP"
 # Read now: a test may run with an environment of its own.
 _NOTHING_SKIPPED = bool(os.environ.get(_NO_SKIP))
-_SET = bool(os.environ.get(_NO_SKIP))
 
 
 def _failed(report: pytest.TestReport | pytest.CollectReport) -> None:
     # An expected failure is reported as skipped too, and did run.
-    if not _SET or report.outcome != "skipped" or hasattr(report, "wasxfail"):
+    if not _NOTHING_SKIPPED or report.outcome != "skipped" or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     report.outcome = "failed"

@@ -17,7 +17,7 @@ from databases import SQLITE, database_url
 
 log = logging.getLogger("crash")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 DELIVERIES = int(os.environ.get("CRASH_DELIVERIES", "2600"))
 """In each of the four runs, so that the suite has more than ten thousand."""

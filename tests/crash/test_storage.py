@@ -19,7 +19,7 @@ from chaosworld import World, start, world
 from databases import POSTGRESQL, SQLITE, Postgres
 from live import until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
 REFUSED = "labelguard cannot use its store right now. Nothing was taken in; try again shortly."
 NOT_WRITABLE = "The store cannot be written: look at the disk's free space and the file's permissions."
