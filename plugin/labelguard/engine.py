@@ -74,6 +74,8 @@ class Engine:
         self._parsed: OrderedDict[int, Delivery] = OrderedDict()
         self._lock = threading.Lock()
         self._looked = 0.0
+        # How many this process has left in the inbox for later, and how many of these were there at the last look.
+        self._left, self._seen = 0, 0
         self._work = threading.Event()
         self._stopping = threading.Event()
         self._worker: threading.Thread | None = None
@@ -163,7 +165,6 @@ class Engine:
         try:
             self._arrived.remove(delivery)
             in_hand = False
-            self._looked = 0.0
         except ValueError:
             in_hand = True
         try:
@@ -178,6 +179,9 @@ class Engine:
                 self._parsed[delivery.id] = delivery
                 while len(self._parsed) > _PARSED:
                     self._parsed.popitem(last=False)
+        # After the commit: a look before it has not seen this one, and its annotator's next must not overtake it.
+        with self._lock:
+            self._left += 1
         self._work.set()
 
     def reject(self, project: int | None, reason: str, size: int) -> None:
@@ -220,14 +224,14 @@ class Engine:
         """The next deliveries: what is in the inbox first, then what has just arrived."""
         # Before looking: what arrives from here on sets it again.
         self._work.clear()
-        # While deliveries come in one after the other there is hardly ever anything else.
-        if time.monotonic() - self._looked >= _LOOK_EVERY or not self._has_arrivals():
+        if self._must_look() or not self._has_arrivals():
+            left = self._left
             with self._store.read() as conn:
                 waiting = inbox.pending(conn, _BATCH)
             if waiting:
                 with self._lock:
                     return [self._parsed.pop(delivery.id or 0, delivery) for delivery in waiting]
-            self._looked = time.monotonic()
+            self._looked, self._seen = time.monotonic(), left
         batch: list[Delivery] = []
         while len(batch) < _BATCH:
             try:
@@ -235,6 +239,13 @@ class Engine:
             except IndexError:
                 break  # that was all, or its receiver lost patience
         return batch
+
+    def _must_look(self) -> bool:
+        """Whether there may be deliveries in the inbox that came before those that have just arrived.
+
+        While one process takes them in one after the other there is hardly ever anything else.
+        """
+        return self._store.shared or self._left != self._seen or time.monotonic() - self._looked >= _LOOK_EVERY
 
     def _has_arrivals(self) -> bool:
         """Whether there are deliveries that only this process knows of, waiting a moment for them if need be."""
