@@ -82,7 +82,7 @@ class Interrupted(LabelStudio):
                 self._work()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bulk_actions_on_thousands_with_edits_while_paging(
     labelguard: Receiver, studio: StudioServer, ana: Account, ben: Account
 ) -> None:
@@ -119,7 +119,7 @@ def _listing(project: LiveProject) -> str:
     return f"/api/tasks/?project={project.id}&page_size=100000&fields=task_only"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_import_that_commits_during_the_sweep_is_not_lost(
     labelguard: Receiver, studio: StudioServer, record_property: Callable[[str, object], None]
 ) -> None:
