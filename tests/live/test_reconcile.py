@@ -55,7 +55,7 @@ def test_nothing_is_fed_twice_when_the_webhook_worked(labelguard: Receiver, proj
 
 
 def test_an_audit_finds_deleted_tasks(labelguard: Receiver, project: LiveProject, ana: Account) -> None:
-    """They leave no trace in a listing of changes, but what deliveries told of is asked for; annotations go with them."""
+    """A listing does not show them, but what deliveries told of is asked for; annotations of deleted tasks go too."""
     for task in project.tasks[:3]:
         project.submit(ana, task, choice("cat"))
     assert until(lambda: len(labelguard.annotations(project.id)) == 3)
