@@ -10,21 +10,16 @@ from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from labelguard.events import Event
 from labelguard.store.schema import inbox
-from labelguard.store.statements import JsonText, Statement
+from labelguard.store.statements import Statement, adding
 
 Origin = Literal["webhook", "reconcile", "backfill"]
 State = Literal["pending", "done", "ignored", "failed"]
 
-_COLUMNS = ("project", "action", "digest", "origin", "body", "received_at", "state", "processed_at", "error")
 _PUT = Statement(
-    insert(inbox)
-    .values({name: sa.bindparam(name, type_=JsonText() if name == "body" else None) for name in _COLUMNS})
-    .on_conflict_do_nothing()
-    .returning(inbox.c.id, inbox.c.project, inbox.c.digest)
+    adding(inbox, but=["id"]).on_conflict_do_nothing().returning(inbox.c.id, inbox.c.project, inbox.c.digest)
 )
 _FINISH = Statement(
     # With the digest: an id that was given out in a commit that failed may be another delivery's by now.

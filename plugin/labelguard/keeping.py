@@ -21,26 +21,14 @@ from labelguard.rules import SEVERITIES, Finding
 from labelguard.store import records
 from labelguard.store.core import inserted_id
 from labelguard.store.schema import annotation_versions, annotations as annotations_table, findings, judgments
-from labelguard.store.statements import JsonText, Statement
+from labelguard.store.statements import Statement, adding
 
 Row = dict[str, Any]
 
-_JSON = frozenset({"result", "value", "labels"})
-
-
-def _adding(table: sa.Table, without: str, *returned: sa.Column[Any]) -> Statement:
-    """An insert into all columns but some, JSON as text."""
-    names = [column.name for column in table.c if column.name not in without.split()]
-    statement = insert(table).values(
-        {name: sa.bindparam(name, type_=JsonText() if name in _JSON else None) for name in names}
-    )
-    return Statement(statement.returning(*returned) if returned else statement)
-
-
 _a, _v = annotations_table.c, annotation_versions.c
-_ADD_ANNOTATION = _adding(annotations_table, "row deleted_at", _a.row, _a.id)
-_ADD_VERSION = _adding(annotation_versions, "id refuted_at", _v.id, _v.annotation_row)
-_ADD_JUDGMENT = _adding(judgments, "id")
+_ADD_ANNOTATION = Statement(adding(annotations_table, but=["row", "deleted_at"]).returning(_a.row, _a.id))
+_ADD_VERSION = Statement(adding(annotation_versions, but=["id", "refuted_at"]).returning(_v.id, _v.annotation_row))
+_ADD_JUDGMENT = Statement(adding(judgments, but=["id"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +167,11 @@ def _keep_again(conn: sa.Connection, judged: Sequence[Judged], now: datetime) ->
             continue
         number += 1
         result = msgspec.json.encode(one.annotation.result).decode()
-        values: Row = {} if one.late else {**_annotation_values(one, result), "result": list(one.annotation.result)}
-        # Saved again, so it is there.
-        values |= {} if one.late else {"deleted_at": None}
+        values: Row = {}
+        if not one.late:
+            # Saved again, so it is there.
+            told = {"result": list(one.annotation.result), "deleted_at": None}
+            values = {**_annotation_values(one, result), **told}
         conn.execute(
             sa.update(annotations_table).where(annotations_table.c.row == row).values(versions=number, **values)
         )

@@ -418,12 +418,14 @@ class _Batch:
             records.put_tasks(conn, self._tasks.values())
             found = keep_judged(conn, judged, self._loaded, self._connected_at, now)
             if view is not None:
-                people = {f"annotator:{one.author}" for one in judged}
-                self._processor.learn(view, people, {subject_of_task(task) for task, _deleted in self._tasks.values()})
                 records.put_rule_states(conn, self._project, view.memories.changes(), now)
             return found
 
         self.close()
+        if view is not None:
+            # Before the write, where it would keep every other writer waiting.
+            people = {f"annotator:{one.author}" for one in judged}
+            self._processor.learn(view, people, {subject_of_task(task) for task, _deleted in self._tasks.values()})
         for one, finding in self._store.write(job):
             log.info("finding_made", delivery=one.delivery.id, finding=finding, annotation=one.annotation.id)
         self._begin()

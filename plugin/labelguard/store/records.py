@@ -40,7 +40,7 @@ from labelguard.store.schema import (
     switches,
     tasks,
 )
-from labelguard.store.statements import JsonText, Statement, among
+from labelguard.store.statements import Statement, adding, among
 
 Row = dict[str, Any]
 
@@ -78,29 +78,24 @@ _NOTE_ANNOTATOR = Statement(
 )
 
 
-def _upsert(
-    table: sa.Table, key: Sequence[str], json: Sequence[str], *, but: Sequence[str] = (), same: str | None = None
-) -> Statement:
+def _upsert(table: sa.Table, key: Sequence[str], *, but: Sequence[str] = (), same: str | None = None) -> Statement:
     """An insert of every column ``but`` some (JSON as text) that updates the row with the same key.
 
     Where that row has another value in ``same``, it stays as it is.
     """
-    names = [column.name for column in table.c if column.name not in but]
-    adding = insert(table).values(
-        {name: sa.bindparam(name, type_=JsonText() if name in json else None) for name in names}
-    )
+    added = adding(table, but)
     return Statement(
-        adding.on_conflict_do_update(
+        added.on_conflict_do_update(
             index_elements=list(key),
-            set_={name: adding.excluded[name] for name in names if name not in key},
-            where=None if same is None else table.c[same] == adding.excluded[same],
+            set_={name: added.excluded[name] for name in table.c.keys() if name not in (*key, *but)},  # noqa: SIM118
+            where=None if same is None else table.c[same] == added.excluded[same],
         )
     )
 
 
 # A task never moves: only Label Studio itself can say that its id was given out again, in another project.
-_PUT_TASK = _upsert(tasks, ["id"], ["data", "meta"], but=["confirmed_at"], same="project")
-_PUT_RULE_STATE = _upsert(rule_states, ["project", "rule", "subject"], ["state"])
+_PUT_TASK = _upsert(tasks, ["id"], but=["confirmed_at"], same="project")
+_PUT_RULE_STATE = _upsert(rule_states, ["project", "rule", "subject"])
 
 
 def _row(conn: sa.Connection, query: sa.Select[Any], **wanted: Any) -> Row | None:

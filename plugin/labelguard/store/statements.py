@@ -8,13 +8,14 @@ what goes in and what comes out, so nothing has to be known about either databas
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import Insert, insert  # its conflict clauses are SQLite's too
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -40,6 +41,17 @@ class JsonText(sa.TypeDecorator[str]):
     def result_processor(self, dialect: Dialect, coltype: object) -> Convert:
         """Such values are written, never read: what comes back depends on the driver."""
         raise NotImplementedError("select the column as text: sa.cast(column, sa.Text)")
+
+
+def adding(table: sa.Table, but: Collection[str] = ()) -> Insert:
+    """An insert with a named value for every column ``but`` some; JSON is handed over as text."""
+    return insert(table).values(
+        {
+            column.name: sa.bindparam(column.name, type_=JsonText() if isinstance(column.type, sa.JSON) else None)
+            for column in table.c
+            if column.name not in but
+        }
+    )
 
 
 class _List(sa.types.UserDefinedType[Sequence[Any]]):
