@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, MutableMapping, Sequence
 from datetime import datetime
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -63,33 +62,30 @@ _STATES = Statement(
 class _Memory:
     """A rule's memory about one subject."""
 
-    __slots__ = ("_kept", "changed", "text", "value")
+    __slots__ = ("changed", "text", "value")
 
-    def __init__(self, text: str = "{}") -> None:
+    def __init__(self, text: str | None) -> None:
         self.text = text
-        """What it was read from, or last kept as."""
+        """What it was read from, or last kept as; None where the store has none."""
         self.changed = False
         """Whether that is not what the store has."""
-        self._kept: dict[str, Any] = {} if text == "{}" else msgspec.json.decode(text)
-        self.value: dict[str, Any] = {} if text == "{}" else msgspec.json.decode(text)
+        self.value: dict[str, Any] = {} if text is None else msgspec.json.decode(text)
         """What rules change in place."""
 
     def keep(self) -> None:
         """Take in what was changed; raises TypeError or ValueError for what cannot be kept."""
-        if self.value == self._kept:
-            return
         text = msgspec.json.encode(self.value)
-        kept = msgspec.json.decode(text)
-        if kept != self.value:
+        if text.decode() == (self.text or "{}"):
+            return
+        if msgspec.json.decode(text) != self.value:
             # JSON knows fewer things than Python. This says which one cannot be kept, or makes it one that can.
             text = json.dumps(self.value, allow_nan=False, ensure_ascii=False).encode()
             self.value = msgspec.json.decode(text)
-            kept = msgspec.json.decode(text)
-        self.text, self._kept, self.changed = text.decode(), kept, True
+        self.text, self.changed = text.decode(), True
 
     def forget(self) -> None:
         """Drop what was changed."""
-        self.value = msgspec.json.decode(self.text)
+        self.value = {} if self.text is None else msgspec.json.decode(self.text)
 
 
 class Memories:
@@ -98,29 +94,38 @@ class Memories:
     def __init__(self, conn: sa.Connection, project: int) -> None:
         self._conn = conn
         self._project = project
-        self._all: dict[tuple[str, str], _Memory] = {}
+        self._read: dict[str, set[str]] = {}
+        """For each rule, the subjects that were asked for."""
+        self._texts: dict[tuple[str, str], str] = {}
+        """Of these, what the store has."""
+        self._used: dict[tuple[str, str], _Memory] = {}
         self._touched: dict[str, list[_Memory]] = {}
 
     def read(self, rules: Collection[str], subjects: Collection[str]) -> None:
         """Read all of these memories at once."""
-        found = _STATES.rows(self._conn, of_project=self._project, rules=rules, subjects=subjects)
-        self._all |= {(rule, subject): _Memory(text) for rule, subject, text in found}
-        for each in product(rules, subjects):
-            if each not in self._all:
-                self._all[each] = _Memory()
+        # Read for all rules or for none: what a rule asks for by itself is asked for again at most once.
+        known = set.intersection(*(self._read.get(rule, set()) for rule in rules)) if rules else set(subjects)
+        new = set(subjects) - known
+        if not new:
+            return
+        for rule, subject, text in _STATES.rows(self._conn, of_project=self._project, rules=rules, subjects=new):
+            self._texts[rule, subject] = text
+        for rule in rules:
+            self._read.setdefault(rule, set()).update(new)
 
     def of(self, rule: str, subject: str) -> dict[str, Any]:
         """The memory of a rule about a subject, to be changed in place."""
-        memory = self._all.get((rule, subject))
+        memory = self._used.get((rule, subject))
         if memory is None:
-            self.read([rule], [subject])
-            memory = self._all[(rule, subject)]
+            if subject not in self._read.get(rule, ()):
+                self.read([rule], [subject])
+            memory = self._used[rule, subject] = _Memory(self._texts.get((rule, subject)))
         self._touched.setdefault(rule, []).append(memory)
         return memory.value
 
     def asked(self) -> Iterator[tuple[str, str]]:
-        """(rule, subject) of every memory that was looked for."""
-        return iter(self._all)
+        """(rule, subject) of every memory that a rule looked into."""
+        return iter(self._used)
 
     def keep(self, rule: str) -> None:
         """Take in what a rule changed since the last :meth:`keep` or :meth:`forget`.
@@ -139,8 +144,8 @@ class Memories:
 
     def changes(self) -> Iterator[tuple[str, str, str]]:
         """(rule, subject, JSON text) of every memory that is not what it was when it was read."""
-        for (rule, subject), memory in self._all.items():
-            if memory.changed:
+        for (rule, subject), memory in self._used.items():
+            if memory.changed and memory.text is not None:
                 yield rule, subject, memory.text
 
 
@@ -157,6 +162,9 @@ class View:
 
     def read(self, tasks: Collection[int]) -> None:
         """Read all there is to know of these tasks at once: what follows will ask for it."""
+        tasks = [task for task in tasks if task not in self._times]
+        if not tasks:
+            return
         times = records.task_times(self.conn, tasks)
         self._times |= {task: times.get(task) for task in tasks}
         self._gold |= dict.fromkeys(tasks)

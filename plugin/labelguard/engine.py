@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -19,9 +20,10 @@ from labelguard import inbox
 from labelguard.context import project_from_row
 from labelguard.events import Annotation, Event, Task
 from labelguard.inbox import Delivery, Origin
+from labelguard.intake import Intake
 from labelguard.judgments import judgments_of
 from labelguard.keeping import Made, described, keep_finding, storable, subject_of
-from labelguard.processing import Processor, parse_config
+from labelguard.processing import Batch, Processor, parse_config
 from labelguard.rules import Context, Finding, GoldAnswer, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
 from labelguard.store.core import StoreError, inserted_id
@@ -36,15 +38,17 @@ _PARSED = 64
 """How many parsed deliveries wait in memory for the worker; the others are parsed again from the store. Few,
 since one may be megabytes."""
 
-_PATIENCE = 0.1
-"""Seconds that a delivery waits for the rules before it is made durable without them."""
-
-
 _TURN = 0.05
 """Seconds for which the engine of one process keeps its role while there is work."""
 
-_LINGER = 0.005
-"""Seconds within that time in which a further delivery is waited for."""
+_LINGER = 0.003
+"""Seconds within that time in which a further delivery is waited for before what was looked at is written."""
+
+_TOGETHER = 16
+"""Deliveries that one transaction writes at most, unless more came at once: it holds up the other writers."""
+
+_HURRY = 0.25
+"""Seconds that a reader waits at most for what was answered already to be written."""
 
 _LOOK_EVERY = 0.5
 """Seconds within which deliveries that wait in the inbox are found, however many more arrive."""
@@ -61,6 +65,15 @@ class Receipt:
     """Whether labelguard was done with it when the receiver answered."""
 
 
+@dataclass(slots=True)
+class _Hand:
+    """What the engine has in hand of a project."""
+
+    batch: Batch
+    deliveries: list[Delivery] = field(default_factory=list)
+    """Those that are not settled yet."""
+
+
 class Engine:
     """Takes deliveries, judges them, keeps what was found."""
 
@@ -70,7 +83,7 @@ class Engine:
         self._clock = clock
         self._keep_rejected = keep_rejected
         self.processor = Processor(store, clock, own_user)
-        self._arrived: deque[Delivery] = deque()
+        self._intake = Intake(store, clock)
         self._parsed: OrderedDict[int, Delivery] = OrderedDict()
         self._lock = threading.Lock()
         self._looked = 0.0
@@ -79,6 +92,13 @@ class Engine:
         self._work = threading.Event()
         self._stopping = threading.Event()
         self._worker: threading.Thread | None = None
+        # By project; only who holds the engine's role works with them.
+        self._hands: dict[int, _Hand] = {}
+        self._holder: threading.Thread | None = None
+        # Somebody waits for what was looked at to be written, until the next time that everything is.
+        self._hurry = False
+        self._caught_up = threading.Event()
+        store.before_reading = self.catch_up
         self.processed = threading.Event()
         """Set after each batch of deliveries: there may be actions to deliver."""
 
@@ -130,59 +150,46 @@ class Engine:
     # The door
 
     def receive(self, project: int, event: Event, origin: Origin = "webhook", *, wait: float = 0.0) -> Receipt:
-        """Make a delivery durable, and wait at most ``wait`` seconds for it to be processed.
+        """Make a delivery durable, and wait at most ``wait`` seconds for the rules to have looked at it.
 
-        With a worker at hand the two are one transaction; where the worker does not get to it soon (a rule
-        takes its time, others are in line), the delivery is made durable by itself first.
+        With a worker at hand the rules look while the disk is waited for. What they find is committed before
+        this returns; what a delivery that led to nothing says is written a moment later, with others: until then
+        it is in the inbox as one to be processed.
 
         Raises:
             StoreError: nothing was kept; the sender must be told.
         """
         delivery = Delivery.of(project, event, origin, self._clock())
-        waits = wait > 0 and self.running
-        if waits:
-            self._arrived.append(delivery)
-            self._work.set()
-            delivery.settled.wait(min(_PATIENCE, wait / 2))
-        if not delivery.settled.is_set():
-            self._keep(delivery)
-            if waits and not delivery.duplicate:
-                delivery.settled.wait(max(wait - _PATIENCE, wait / 2))
-        if delivery.failure is not None and not delivery.kept:
-            raise delivery.failure
+        if wait > 0 and self.running:
+            self._intake.keep(delivery, at_hand=self._work.set, wait=wait)
+        else:
+            self._intake.keep(delivery)
+            self._leave(delivery)
         if delivery.id is None:
             raise RuntimeError("a delivery that was kept has an id")
-        processed = (delivery.settled.is_set() or delivery.duplicate) and delivery.state != "pending"
+        processed = delivery.judged if delivery.before is None else delivery.before != "pending"
         return Receipt(delivery.id, duplicate=delivery.duplicate, processed=processed)
 
-    def _keep(self, delivery: Delivery) -> None:
-        """Put a delivery into the inbox, for the worker to take from there."""
-
-        def job(conn: sa.Connection) -> None:
-            # The worker may have been faster.
-            inbox.put_pending(conn, delivery, self._clock())
-
-        try:
-            self._arrived.remove(delivery)
-            in_hand = False
-        except ValueError:
-            in_hand = True
-        try:
-            self._store.write(job)
-        except StoreError:
-            # The id was never given out: whoever gets it next is another delivery.
-            delivery.id = None
-            raise
-        delivery.kept = True
-        if not in_hand and not delivery.duplicate and delivery.id is not None:
-            with self._lock:
+    def _leave(self, delivery: Delivery) -> None:
+        """Leave a delivery that is in the inbox to whoever looks there next."""
+        # After the commit: a look before it has not seen this one, and its annotator's next must not overtake it.
+        with self._lock:
+            if not delivery.duplicate and delivery.id is not None:
                 self._parsed[delivery.id] = delivery
                 while len(self._parsed) > _PARSED:
                     self._parsed.popitem(last=False)
-        # After the commit: a look before it has not seen this one, and its annotator's next must not overtake it.
-        with self._lock:
             self._left += 1
         self._work.set()
+
+    def catch_up(self) -> None:
+        """Have everything written whose sender was answered: whoever reads now finds it."""
+        if threading.current_thread() is self._holder:
+            return
+        if any(hand.batch.answered is not None for hand in list(self._hands.values())):
+            self._caught_up.clear()
+            self._hurry = True
+            self._work.set()
+            self._caught_up.wait(_HURRY)
 
     def reject(self, project: int | None, reason: str, size: int) -> None:
         """Keep a refused delivery's reason for the admin; the oldest beyond ``keep_rejected`` go."""
@@ -210,71 +217,138 @@ class Engine:
         return count
 
     def _process_while_held(self) -> int:
-        """Process batch after batch for as long as one process may keep the others of a store waiting."""
-        count = 0
-        until = time.monotonic() + _TURN
-        while batch := self._next_batch():
-            self._process(batch)
-            count += len(batch)
-            if time.monotonic() >= until or (self._stopping.is_set() and self._worker is not None):
-                break
+        """Process deliveries for as long as one process may keep the others of a store waiting."""
+        count, until, others = 0, time.monotonic() + _TURN, True
+        self._holder = threading.current_thread()
+        try:
+            while batch := self._next_batch(others=others):
+                others = False
+                self._process(batch)
+                count += len(batch)
+                if time.monotonic() >= until or (self._stopping.is_set() and self._worker is not None):
+                    break
+            self._write()
+        finally:
+            self._drop()
+            self._holder = None
         return count
 
-    def _next_batch(self) -> list[Delivery]:
-        """The next deliveries: what is in the inbox first, then what has just arrived."""
+    def _next_batch(self, *, others: bool) -> list[Delivery]:
+        """The next deliveries: what is in the inbox first, then what is at hand.
+
+        ``others`` is whether another process may have processed some since this one held the role.
+        """
         # Before looking: what arrives from here on sets it again.
         self._work.clear()
-        if self._must_look() or not self._has_arrivals():
+        if self._hurry:
+            self._write()
+        if self._must_look(others) or not self._has_arrivals():
+            self._write()
             left = self._left
-            with self._store.read() as conn:
-                waiting = inbox.pending(conn, _BATCH)
+            waiting = self._intake.left(_BATCH)
             if waiting:
                 with self._lock:
                     return [self._parsed.pop(delivery.id or 0, delivery) for delivery in waiting]
             self._looked, self._seen = time.monotonic(), left
-        batch: list[Delivery] = []
-        while len(batch) < _BATCH:
-            try:
-                batch.append(self._arrived.popleft())
-            except IndexError:
-                break  # that was all, or its receiver lost patience
-        return batch
+        return self._still_to_do(self._intake.take(_BATCH), others=others)
 
-    def _must_look(self) -> bool:
-        """Whether there may be deliveries in the inbox that came before those that have just arrived.
+    def _still_to_do(self, deliveries: list[Delivery], *, others: bool) -> list[Delivery]:
+        """Leave out what need not be processed: redeliveries, and what another process found in the inbox."""
+        done: set[int] = set()
+        if others and deliveries:
+            with self._store.read() as conn:
+                done = inbox.done_with(conn, deliveries)
+        left = []
+        for delivery in deliveries:
+            if delivery.duplicate or delivery.failure is not None or delivery.id in done:
+                delivery.judge(settled=True)
+            else:
+                left.append(delivery)
+        return left
+
+    def _must_look(self, others: bool) -> bool:
+        """Whether there may be deliveries in the inbox that came before those at hand.
 
         While one process takes them in one after the other there is hardly ever anything else.
         """
-        return self._store.shared or self._left != self._seen or time.monotonic() - self._looked >= _LOOK_EVERY
+        return (
+            (others and self._store.shared)
+            or self._left != self._seen
+            or time.monotonic() - self._looked >= _LOOK_EVERY
+        )
 
     def _has_arrivals(self) -> bool:
-        """Whether there are deliveries that only this process knows of, waiting a moment for them if need be."""
-        if not self._arrived and self._worker is threading.current_thread():
+        """Whether there are deliveries at hand, waiting a moment for them if need be."""
+        if not self._intake and self._worker is threading.current_thread():
             # Taking the role again, and looking in the store, take longer than the next one may be away.
             self._work.wait(_LINGER)
             self._work.clear()
-        return bool(self._arrived)
+        return bool(self._intake)
 
-    def _process(self, batch: Sequence[Delivery]) -> None:
+    def _process(self, deliveries: Sequence[Delivery]) -> None:
+        """Let the rules look at deliveries, and write what must not wait."""
+        for project, some in groupby(deliveries, key=lambda delivery: delivery.project):
+            together = [delivery for delivery in some if self._is_read(delivery)]
+            if project not in self._hands:
+                self._hands[project] = _Hand(Batch(self.processor, project))
+            hand = self._hands[project]
+            hand.deliveries += together
+            with structlog.contextvars.bound_contextvars(project=project):
+                self._carefully(hand, partial(Batch.look, deliveries=together))
+                if hand.batch.presses or len(hand.batch) >= _TOGETHER:
+                    self._carefully(hand, Batch.write)
+
+    def _write(self) -> None:
+        """Write everything that was looked at."""
+        for project, hand in self._hands.items():
+            with structlog.contextvars.bound_contextvars(project=project):
+                self._carefully(hand, Batch.write)
+        if self._hurry:
+            self._hurry = False
+            self._caught_up.set()
+
+    def _carefully(self, hand: _Hand, step: Callable[[Batch], None]) -> None:
+        """Go a step further with what is in hand; where that fails, with each delivery by itself."""
         try:
-            for project, deliveries in groupby(batch, key=lambda delivery: delivery.project):
-                together = [delivery for delivery in deliveries if self._is_read(delivery)]
-                with structlog.contextvars.bound_contextvars(project=project):
-                    self._process_together(together)
-        except StoreError as error:
-            for delivery in batch:
-                if not delivery.settled.is_set():
-                    # An id proves nothing: it may be from the very transaction that failed.
-                    delivery.failure = None if delivery.kept else error
-                    delivery.settled.set()
+            step(hand.batch)
+        except StoreError:
             raise
-        finally:
-            for delivery in batch:
-                if delivery.settled.is_set() and delivery.failure is None and not delivery.duplicate:
-                    age = self._clock() - delivery.received_at
-                    self._store.instruments.judged(delivery.state, age.total_seconds())
-            if batch:
-                self.processed.set()
+        except Exception as error:  # noqa: BLE001 - one of them, or something in their meeting; told where it happens again
+            log.warning("batch_failed", reason=described(error), deliveries=len(hand.deliveries))
+            hand.batch.close()
+            hand.batch = Batch(self.processor, hand.batch.project)
+            for delivery in hand.deliveries:
+                if not delivery.settled:
+                    self._process_alone(delivery)
+        settled = [delivery for delivery in hand.deliveries if delivery.settled]
+        if settled:
+            hand.deliveries = [delivery for delivery in hand.deliveries if not delivery.settled]
+            self._count(settled)
+
+    def _process_alone(self, delivery: Delivery) -> None:
+        try:
+            self.processor.process([delivery])
+        except StoreError:
+            raise
+        except Exception as error:
+            log.exception("delivery_failed", delivery=delivery.id, action=delivery.action)
+            self._set_aside(delivery, described(error))
+
+    def _count(self, settled: Iterable[Delivery]) -> None:
+        now = self._clock()
+        for delivery in settled:
+            if not delivery.duplicate:
+                self._store.instruments.judged(delivery.state, (now - delivery.received_at).total_seconds())
+        self.processed.set()
+
+    def _drop(self) -> None:
+        """Let go of what is in hand; what could not be written of it is in the inbox as before."""
+        if any(hand.deliveries for hand in self._hands.values()):
+            with self._lock:
+                self._left += 1
+        for hand in self._hands.values():
+            hand.batch.close()
+        self._hands.clear()
 
     def _is_read(self, delivery: Delivery) -> bool:
         """Whether a delivery has its event now; one whose body cannot be read any more is set aside."""
@@ -290,29 +364,11 @@ class Engine:
                 self._set_aside(delivery, described(error))
         return delivery.event is not None
 
-    def _process_together(self, deliveries: Sequence[Delivery]) -> None:
-        if not deliveries:
-            return
-        try:
-            self.processor.process(deliveries)
-        except StoreError:
-            raise
-        except Exception as error:
-            left = [delivery for delivery in deliveries if not delivery.settled.is_set()]
-            if len(deliveries) > 1:
-                # One of them, or something in their meeting, cannot be processed: each by itself.
-                for delivery in left:
-                    self._process_together([delivery])
-                return
-            for delivery in left:
-                log.exception("delivery_failed", delivery=delivery.id, action=delivery.action)
-                self._set_aside(delivery, described(error))
-
     def _set_aside(self, delivery: Delivery, error: str) -> None:
         """Keep a delivery that cannot be processed for a person to look at."""
         delivery.state, delivery.error = "failed", error
-        self._store.write(lambda conn: inbox.put(conn, [delivery], self._clock()))
-        delivery.settled.set()
+        self._store.write(lambda conn: inbox.finish(conn, [delivery], self._clock()))
+        delivery.judge(settled=True)
 
     def retry_failed(self) -> int:
         """Put deliveries that could not be processed back in line (after an upgrade); returns how many."""

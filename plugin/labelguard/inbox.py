@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from labelguard.events import Event
 from labelguard.store.schema import inbox
-from labelguard.store.statements import Statement, adding
+from labelguard.store.statements import Statement, adding, among
 
 Origin = Literal["webhook", "reconcile", "backfill"]
 State = Literal["pending", "done", "ignored", "failed"]
@@ -22,11 +22,17 @@ _PUT = Statement(
     adding(inbox, but=["id"]).on_conflict_do_nothing().returning(inbox.c.id, inbox.c.project, inbox.c.digest)
 )
 _FINISH = Statement(
-    # With the digest: an id that was given out in a commit that failed may be another delivery's by now.
+    # With the digests: an id that was given out in a commit that failed may be another delivery's by now.
     sa.update(inbox)
-    .where(inbox.c.id == sa.bindparam("delivery"), inbox.c.digest == sa.bindparam("of_digest"))
+    .where(
+        among(inbox.c.id, "deliveries"),
+        inbox.c.project == sa.bindparam("of_project"),
+        among(inbox.c.digest, "digests"),
+    )
     .values({name: sa.bindparam(name) for name in ("state", "processed_at", "error")})
-    .returning(inbox.c.id)
+)
+_THERE = Statement(
+    sa.select(inbox.c.digest).where(inbox.c.project == sa.bindparam("of_project"), among(inbox.c.digest, "digests"))
 )
 _SAME = Statement(
     sa.select(inbox.c.id, inbox.c.state).where(
@@ -40,6 +46,9 @@ _PENDING = Statement(
     .where(inbox.c.state == sa.literal_column("'pending'"))
     .order_by(inbox.c.id)
     .limit(sa.bindparam("most", type_=sa.Integer))
+)
+_DONE_WITH = Statement(
+    sa.select(inbox.c.id).where(among(inbox.c.id, "deliveries"), inbox.c.state != sa.literal_column("'pending'"))
 )
 _BODY = Statement(sa.select(inbox.c.body).where(inbox.c.id == sa.bindparam("delivery")))
 
@@ -57,16 +66,44 @@ class Delivery:
     """Parsed; None where only the store has it so far."""
     id: int | None = None
     """The inbox id; None until it was put there, which may not be committed yet."""
-    kept: bool = False
-    """Whether it is in the inbox for certain, whatever becomes of the transaction that processes it."""
     state: State = "pending"
     error: str | None = None
-    duplicate: bool = False
-    """Whether the inbox had the same delivery before."""
-    settled: threading.Event = field(default_factory=threading.Event)
-    """Set when what became of it is committed."""
+    before: State | None = None
+    """The state in which the inbox had the same delivery already; None where it is new."""
+    kept: bool = False
+    """Whether it is in the inbox for certain."""
     failure: BaseException | None = None
-    """Why it could not be made durable."""
+    """Why it could not be put there."""
+    judged: bool = False
+    """Whether the rules have looked, and whatever they found is committed."""
+    settled: bool = False
+    """Whether all that became of it is committed."""
+    answerable: threading.Event = field(default_factory=threading.Event)
+    """Set when it is kept and judged, or could not be kept: there is nothing to wait for any more."""
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether the inbox had the same delivery before."""
+        return self.before is not None
+
+    def keep(self, failure: BaseException | None) -> None:
+        """It is in the inbox now, or could not be put there."""
+        if failure is not None:
+            # Its id was never given out: whoever gets it next is another delivery.
+            self.id, self.failure = None, failure
+            self.answerable.set()
+            return
+        self.kept = True
+        if self.judged or self.duplicate:
+            self.answerable.set()
+
+    def judge(self, *, settled: bool) -> None:
+        """The rules have looked at it now; ``settled`` is whether everything is committed."""
+        self.judged = True
+        self.settled = self.settled or settled
+        # Whoever of the two comes second sees the other's mark.
+        if self.kept:
+            self.answerable.set()
 
     @classmethod
     def of(cls, project: int, event: Event, origin: Origin, received_at: datetime) -> Delivery:
@@ -76,35 +113,44 @@ class Delivery:
         return cls(project, event.action, digest, origin, received_at, event)
 
 
-def put(conn: sa.Connection, deliveries: Sequence[Delivery], now: datetime) -> None:
-    """Make deliveries durable in the state that they have now; gives ids to those without.
+def put_pending(conn: sa.Connection, deliveries: Sequence[Delivery]) -> None:
+    """Make new deliveries durable as ones to be processed, however far somebody is with them.
 
-    One that the inbox already has keeps its row, which takes the new state where it was still pending.
+    What their processing leads to is committed by itself: a delivery that is done before that commit would be
+    lost where it never comes. Each gets its id; one that the inbox has already, that one's.
     """
-    new = [delivery for delivery in deliveries if delivery.id is None or not _finish(conn, delivery, now)]
-    made = _PUT.insert(conn, [_values(delivery, now) for delivery in new])
+    made = _PUT.insert(conn, [_values(delivery, "pending", None) for delivery in deliveries])
     ids = {(project, digest): number for number, project, digest in made}
-    for delivery in new:
+    for delivery in deliveries:
         delivery.id = ids.pop((delivery.project, delivery.digest), None)
         if delivery.id is None and (known := same(conn, delivery)) is not None:
-            delivery.id, state = known
-            if state == "pending" and delivery.state != "pending":
-                _finish(conn, delivery, now)
-            else:
-                delivery.duplicate, delivery.state = True, state
+            delivery.id, delivery.before = known
 
 
-def put_pending(conn: sa.Connection, delivery: Delivery, now: datetime) -> None:
-    """Make a delivery durable as one to be processed, however far somebody is with it.
+def finish(conn: sa.Connection, deliveries: Sequence[Delivery], now: datetime) -> None:
+    """Bring the rows of deliveries that were processed up to date.
 
-    What its processing leads to is committed by itself: a delivery that is done before that commit would be
-    lost where it never comes.
+    One whose row is not there (the commit that put it there failed after all) is put there as it is now.
     """
-    kept = replace(delivery, state="pending", error=None)
-    put(conn, [kept], now)
-    delivery.id, delivery.duplicate = kept.id, kept.duplicate
-    if kept.duplicate:
-        delivery.state = kept.state
+    alike: dict[tuple[int, State, str | None], list[Delivery]] = {}
+    for delivery in deliveries:
+        # A redelivery says nothing of what became of the first.
+        if delivery.before in (None, "pending"):
+            alike.setdefault((delivery.project, delivery.state, delivery.error), []).append(delivery)
+    for (project, state, error), some in alike.items():
+        ids, digests = [each.id for each in some if each.id is not None], [each.digest for each in some]
+        values = {"state": state, "processed_at": now, "error": error}
+        if _FINISH.count(conn, deliveries=ids, of_project=project, digests=digests, **values) == len(some):
+            continue
+        there = {digest for (digest,) in _THERE.rows(conn, of_project=project, digests=digests)}
+        if missing := [each for each in some if each.digest not in there and each.event is not None]:
+            _PUT.insert(conn, [_values(each, state, now) for each in missing])
+
+
+def done_with(conn: sa.Connection, deliveries: Sequence[Delivery]) -> set[int]:
+    """Ids of those that the inbox has, and that are not to be processed any more."""
+    ids = [delivery.id for delivery in deliveries if delivery.id is not None]
+    return {number for (number,) in _DONE_WITH.rows(conn, deliveries=ids)}
 
 
 def same(conn: sa.Connection, delivery: Delivery) -> tuple[int, State] | None:
@@ -116,7 +162,7 @@ def same(conn: sa.Connection, delivery: Delivery) -> tuple[int, State] | None:
 def pending(conn: sa.Connection, most: int) -> list[Delivery]:
     """The oldest deliveries that are not processed yet, without their bodies."""
     return [
-        Delivery(project, action, digest, origin, received_at, id=number, kept=True)
+        Delivery(project, action, digest, origin, received_at, id=number)
         for number, project, action, digest, origin, received_at in _PENDING.rows(conn, most=most)
     ]
 
@@ -130,17 +176,7 @@ def body(conn: sa.Connection, delivery: int) -> Mapping[str, Any]:
     return kept
 
 
-def _finish(conn: sa.Connection, delivery: Delivery, now: datetime) -> bool:
-    """Bring a delivery's row up to date; False where there is none."""
-    if delivery.state == "pending":
-        # Its id alone does not say that it is there: the commit that gave it out may have failed.
-        there = same(conn, delivery)
-        return there is not None and there[0] == delivery.id
-    values = {"state": delivery.state, "processed_at": now, "error": delivery.error}
-    return bool(_FINISH.rows(conn, delivery=delivery.id, of_digest=delivery.digest, **values))
-
-
-def _values(delivery: Delivery, now: datetime) -> dict[str, Any]:
+def _values(delivery: Delivery, state: State, processed_at: datetime | None) -> dict[str, Any]:
     if delivery.event is None:
         raise RuntimeError("a delivery without its event is in the inbox already")
     return {
@@ -150,7 +186,7 @@ def _values(delivery: Delivery, now: datetime) -> dict[str, Any]:
         "origin": delivery.origin,
         "body": delivery.event.encoded.decode(),
         "received_at": delivery.received_at,
-        "state": delivery.state,
-        "processed_at": None if delivery.state == "pending" else now,
-        "error": delivery.error,
+        "state": state,
+        "processed_at": processed_at,
+        "error": None if state == "pending" else delivery.error,
     }

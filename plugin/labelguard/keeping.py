@@ -26,8 +26,12 @@ from labelguard.store.statements import Statement, adding
 Row = dict[str, Any]
 
 _a, _v = annotations_table.c, annotation_versions.c
-_ADD_ANNOTATION = Statement(adding(annotations_table, but=["row", "deleted_at"]).returning(_a.row, _a.id))
-_ADD_VERSION = Statement(adding(annotation_versions, but=["id", "refuted_at"]).returning(_v.id, _v.annotation_row))
+_ADD_ANNOTATION = Statement(
+    adding(annotations_table, but=["row", "deleted_at"]).returning(_a.row, _a.id), numbered=True
+)
+_ADD_VERSION = Statement(
+    adding(annotation_versions, but=["id", "refuted_at"]).returning(_v.id, _v.annotation_row), numbered=True
+)
 _ADD_JUDGMENT = Statement(adding(judgments, but=["id"]))
 
 

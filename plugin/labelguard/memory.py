@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import product
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
-from labelguard.context import Memories, StoreContext, View, _Memory, project_from_row
+from labelguard.context import Memories, StoreContext, View, project_from_row
 from labelguard.engine import Clock, Engine
 from labelguard.events import Annotation, BadDelivery, Event, Project, ResultItem, Task
 from labelguard.judgments import Judgment, judgments_of
@@ -102,7 +101,7 @@ class _Afresh(Memories):
     """Memories that begin empty, whatever the store has."""
 
     def read(self, rules: Collection[str], subjects: Collection[str]) -> None:
-        self._all |= {each: _Memory() for each in product(rules, subjects) if each not in self._all}
+        """Read nothing."""
 
 
 class _AsOf(View):

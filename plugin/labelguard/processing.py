@@ -7,6 +7,7 @@ decides whether rules run, so a delivery that is processed again after a crash f
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
@@ -42,6 +43,9 @@ _SAME_SAVE = timedelta(seconds=5)
 
 _AT_ONCE = 200
 """Annotations that are read and written together: an import brings thousands."""
+
+_HELD_BACK = 0.01
+"""Seconds for which senders are not answered one by one: each would want the interpreter while the others wait."""
 
 _LESSONS, _SUBJECTS = 100, 50
 """Batches from which is learned how rules name their subjects, and how many ways are remembered."""
@@ -92,9 +96,10 @@ class Processor:
             StoreError: the store could not be read or written; what was not :attr:`Delivery.settled` was not
                 processed.
         """
-        batch = _Batch(self, deliveries)
+        batch = Batch(self, deliveries[0].project)
         try:
-            batch.process()
+            batch.look(deliveries)
+            batch.write()
         finally:
             batch.close()
 
@@ -161,19 +166,21 @@ class Processor:
         return [Made(active, finding, crash=True)]
 
 
-class _Batch:
-    """Deliveries of one project that are read together and written together."""
+class Batch:
+    """Deliveries of one project that are looked at as they come, from one snapshot, and written together."""
 
-    def __init__(self, processor: Processor, deliveries: Sequence[Delivery]) -> None:
+    def __init__(self, processor: Processor, project: int) -> None:
         self._processor = processor
         self._store = processor.store
-        self._project = deliveries[0].project
-        self._coming = deque(deliveries)
+        self.project = project
+        self._coming: deque[Delivery] = deque()
         self._snapshot = ExitStack()
         self._view: View | None = None
         self._begin()
 
     def _begin(self) -> None:
+        self.answered: Delivery | None = None
+        """The last whose sender need not wait any longer although nothing of it is written yet."""
         self._finished: list[Delivery] = []
         self._projects: list[Project] = []
         self._tasks: dict[int, tuple[Task, datetime | None]] = {}
@@ -193,12 +200,12 @@ class _Batch:
         if self._view is not None:
             return self._view
         conn = self._snapshot.enter_context(self._store.read())
-        view = self._view = View(conn, self._project)
-        row = records.project_now(conn, self._project)
+        view = self._view = View(conn, self.project)
+        row = records.project_now(conn, self.project)
         if row is not None:
             self._described, self._connected_at = project_from_row(row), row["connected_at"]
         try:
-            self._loaded = self._processor.policy(conn, self._project)
+            self._loaded = self._processor.policy(conn, self.project)
         except (BadPolicy, BrokenRegistry) as error:
             log.error("policy_unusable", reason=str(error))  # noqa: TRY400 - the sentence says it all
             self._unusable = f"Kept, but not judged, because the policy cannot be used: {error}"[:500]
@@ -215,10 +222,11 @@ class _Batch:
         coming: list[Annotation] = []
         for delivery in self._coming:
             coming += delivery.event.annotations[: _AT_ONCE - len(coming)] if delivery.event is not None else ()
-        tasks = {annotation.task for annotation in coming}
-        self._known = set(_KNOWN.rows(view.conn, ids={annotation.id for annotation in coming}))
-        self._looked_up = {annotation.id for annotation in coming}
-        view.read(tasks)
+        new = {annotation.id for annotation in coming} - self._looked_up
+        if new:
+            self._known.update(_KNOWN.rows(view.conn, ids=new))
+            self._looked_up |= new
+        view.read({annotation.task for annotation in coming})
         people = {f"annotator:{person}" for a in coming if (person := a.completed_by or a.updated_by) is not None}
         named = {subject_of_task(task) for delivery in self._coming if delivery.event for task in delivery.event.tasks}
         if subjects := self._processor.likely_subjects(people, named):
@@ -227,14 +235,44 @@ class _Batch:
 
     # Taking deliveries
 
-    def process(self) -> None:
-        """Take each delivery, and write them."""
-        while self._coming:
-            self.take(self._coming[0])
-            self._coming.popleft()
-        self.write()
+    def __len__(self) -> int:
+        """How many deliveries were looked at and are not written yet."""
+        return len(self._finished)
 
-    def take(self, delivery: Delivery) -> None:
+    @property
+    def presses(self) -> bool:
+        """Whether something was found: it has to be written before its sender is answered."""
+        return any(judged.made for judged in self._judged)
+
+    def look(self, deliveries: Sequence[Delivery]) -> None:
+        """Let the rules look at further deliveries; senders whose delivery led to nothing need not wait longer."""
+        self._coming.extend(deliveries)
+        if self._view is not None:
+            self._read_ahead(self._view)
+        until, quiet = time.monotonic() + _HELD_BACK, list[Delivery]()
+        try:
+            while self._coming:
+                delivery, before = self._coming[0], self._judged
+                count = len(before)
+                self._take(delivery)
+                self._coming.popleft()
+                # Where something was written meanwhile, what is there now is all of this delivery.
+                if not any(judged.made for judged in self._judged[count if self._judged is before else 0 :]):
+                    quiet.append(delivery)
+                if time.monotonic() >= until:
+                    self._let_go(quiet)
+        finally:
+            self._let_go(quiet)
+
+    def _let_go(self, quiet: list[Delivery]) -> None:
+        """Let senders be answered whose delivery led to nothing."""
+        for delivery in quiet:
+            if not delivery.settled:
+                self.answered = delivery
+            delivery.judge(settled=False)
+        quiet.clear()
+
+    def _take(self, delivery: Delivery) -> None:
         """Take the next delivery into the batch, writing what came before where it must be read first."""
         event = delivery.event
         if event is None:
@@ -253,7 +291,7 @@ class _Batch:
             else:
                 alone = self._first_time(delivery, event, annotation)
             if number < len(event.annotations) and (alone or len(self._judged) >= _AT_ONCE):
-                self.write(delivery)
+                self.write()
         self._finish(delivery, "failed" if delivery.error else "done")
         if alone:
             self.write()
@@ -271,7 +309,7 @@ class _Batch:
             if before is not None and task.created_at and before.created_at and task.created_at != before.created_at:
                 return False  # another task has got its id
         told = event.project
-        if told is not None and told.id == self._project and told.label_config and told != self._described:
+        if told is not None and told.id == self.project and told.label_config and told != self._described:
             now = self._described.updated_at if self._described is not None else None
             if not (told.updated_at and now and told.updated_at < now):
                 self._projects.append(told)
@@ -286,18 +324,22 @@ class _Batch:
 
     def _changed(self, delivery: Delivery, event: Event) -> bool:
         """Write at once what an event says of its project and tasks; False where nothing of it is left to do."""
-        delivery.state = "pending" if event.annotations else "done"
+        more = bool(event.annotations)
         now = self._processor.clock()
 
-        def job(conn: sa.Connection) -> None:
-            inbox.put(conn, [delivery], now)
-            if not delivery.duplicate:
-                _keep_surroundings(conn, delivery, event, now)
+        def job(conn: sa.Connection) -> bool:
+            # Its row was put there before this job came into the writer's line: by now it is known.
+            if delivery.duplicate:
+                return False
+            _keep_surroundings(conn, delivery, event, now)
+            if not more:
+                inbox.finish(conn, [delivery], now)
+            return more
 
-        self._store.write(job)
-        if event.annotations and not delivery.duplicate:
+        delivery.state = "pending" if more else "done"
+        if self._store.write(job):
             return True
-        delivery.settled.set()
+        delivery.judge(settled=True)
         return False
 
     def _is_known(self, annotation: Annotation) -> bool:
@@ -324,10 +366,9 @@ class _Batch:
 
     def _again(self, delivery: Delivery, event: Event, annotation: Annotation) -> bool:
         """Look at an annotation that the store, or this batch, has: by itself, since what it was must be read."""
-        if self._finished or self._judged:
-            self.write(delivery)
+        self.write()
         conn = self._opened().conn
-        if delivery.id is None and (before := inbox.same(conn, delivery)) is not None and before[1] != "pending":
+        if (before := inbox.same(conn, delivery)) is not None and before[1] != "pending":
             return False  # a redelivery
         at = annotation.updated_at or annotation.created_at or delivery.received_at
         existing = _existing(conn, annotation)
@@ -389,10 +430,10 @@ class _Batch:
         task = event.task_of(annotation)
         if task is None and (row := records.get_task(self._opened().conn, annotation.task)) is not None:
             task = _task_from_row(row)
-        project = self._described or event.project or Project(self._project)
+        project = self._described or event.project or Project(self.project)
         return Submission(
             annotation=annotation,
-            task=task or Task(annotation.task, self._project),
+            task=task or Task(annotation.task, self.project),
             project=project,
             config=parse_config(project.label_config),
             judgments=judged.judgments,
@@ -403,22 +444,21 @@ class _Batch:
 
     # Writing
 
-    def write(self, unfinished: Delivery | None = None) -> None:
-        """Write everything taken so far; an ``unfinished`` delivery is made durable as pending with it."""
-        if not (self._finished or self._judged or unfinished):
+    def write(self) -> None:
+        """Write everything that was looked at so far."""
+        if not (self._finished or self._judged):
             return
         finished, judged, view = self._finished, self._judged, self._view
-        deliveries = finished if unfinished is None else [*finished, unfinished]
         now = self._processor.clock()
 
         def job(conn: sa.Connection) -> list[tuple[Judged, int]]:
-            inbox.put(conn, deliveries, now)
             for project in self._projects:
                 records.save_project(conn, project, now)
             records.put_tasks(conn, self._tasks.values())
             found = keep_judged(conn, judged, self._loaded, self._connected_at, now)
             if view is not None:
-                records.put_rule_states(conn, self._project, view.memories.changes(), now)
+                records.put_rule_states(conn, self.project, view.memories.changes(), now)
+            inbox.finish(conn, finished, now)
             return found
 
         self.close()
@@ -429,10 +469,8 @@ class _Batch:
         for one, finding in self._store.write(job):
             log.info("finding_made", delivery=one.delivery.id, finding=finding, annotation=one.annotation.id)
         self._begin()
-        for delivery in deliveries:
-            delivery.kept = True
         for delivery in finished:
-            delivery.settled.set()
+            delivery.judge(settled=True)
 
 
 def _keep_surroundings(conn: sa.Connection, delivery: Delivery, event: Event, now: datetime) -> None:

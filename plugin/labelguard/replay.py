@@ -23,6 +23,7 @@ from labelguard.goldfile import Answer, read_gold
 from labelguard.labelconfig import LabelConfig
 from labelguard.policy import Policy
 from labelguard.store import Store, records
+from labelguard.store.core import Writing
 
 T = TypeVar("T")
 
@@ -67,19 +68,24 @@ class _ScratchStore(Store):
     def read(self) -> Iterator[sa.Connection]:
         yield self._connection()
 
-    def write(self, job: Callable[[sa.Connection], T]) -> T:
+    def submit(
+        self, job: Callable[[sa.Connection], T], then: Callable[[BaseException | None], None] | None = None
+    ) -> Writing[T]:
+        writing = Writing(job, then)
         connection = self._connection()
         # Straight to the driver: SQLAlchemy's own savepoints take longer than many a job.
         driver: Any = connection.connection.dbapi_connection
         driver.execute("SAVEPOINT job")
         try:
-            done = job(connection)
-        except BaseException:
+            writing.result = job(connection)
+        except Exception as error:  # noqa: BLE001 - whoever waits for it is told
             driver.execute("ROLLBACK TO job")
-            raise
+            writing.finish(error)
+        else:
+            writing.finish()
         finally:
             driver.execute("RELEASE job")
-        return done
+        return writing
 
     def close(self) -> None:
         if self._one is not None:

@@ -41,6 +41,9 @@ ProcessKind = Literal["serve", "web", "worker"]
 _ARENA_MAX = -8
 """glibc's M_ARENA_MAX."""
 
+_ROUND = 20_000
+"""New objects after which the collector looks for cycles among them."""
+
 
 def utc_now() -> datetime:
     """The service's clock."""
@@ -244,10 +247,12 @@ def keep_what_is_there() -> None:
     """Take what was loaded at the start out of the collector's rounds: it stays anyway.
 
     Looking through all of it again and again held every thread up for a tenth of a second, a few times a minute
-    under load.
+    under load. Rounds are rarer, too: a delivery makes hundreds of objects and no cycles, and each round in the
+    midst of many doubled the slowest answers.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_ROUND, 20, 20)
 
 
 def _side_by_side(settings: Settings, kind: ProcessKind) -> None:

@@ -10,8 +10,13 @@ import sqlalchemy as sa
 
 from deliveries import NOW, PROJECT, annotation, created
 from guarded import guarded
+from labelguard import engine
+from labelguard.engine import Engine
 from labelguard.events import Event
 from labelguard.inbox import Delivery
+from labelguard.intake import Intake
+from labelguard.processing import Batch
+from labelguard.store import schema
 from labelguard.store.core import StoreError
 
 
@@ -22,11 +27,52 @@ def test_what_is_in_hand_is_kept_as_pending(tmp_path: Path) -> None:
         delivery = Delivery.of(PROJECT, event, "webhook", NOW)
         # As the worker leaves it between looking at it and writing what it led to.
         delivery.state = "done"
-        guard.engine._keep(delivery)
+        Intake(guard.store, guard.clock).keep(delivery)
         assert guard.inbox() == [("ANNOTATION_CREATED", "pending")]
         guard.engine.process_pending()
         assert guard.inbox() == [("ANNOTATION_CREATED", "done")]
         assert len(guard.findings()) == 1
+
+
+def test_what_was_answered_and_not_written_is_done_by_the_next_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was found, so the sender was told at once; then the process dies with the results in its memory."""
+    monkeypatch.setattr(engine, "_LINGER", 60)
+    monkeypatch.setattr(engine, "_TURN", 60)
+    with guarded(tmp_path) as guard:
+        event = Event.from_delivery({}, created(annotation(11, "spam")))
+        guard.engine.start()
+        assert guard.engine.receive(PROJECT, event, wait=10).processed
+        # What the disk has at that moment is what a process that was killed leaves.
+        with guard.store._backend.reader.connect() as conn:
+            assert conn.scalars(sa.select(schema.inbox.c.state)).all() == ["pending"]
+            assert conn.scalar(sa.select(sa.func.count()).select_from(schema.judgments)) == 0
+        guard.engine._worker, worker = None, guard.engine._worker
+        monkeypatch.setattr(Batch, "write", Batch.close)
+        guard.engine._stopping.set()
+        guard.engine._work.set()
+        assert worker is not None
+        worker.join(60)
+        monkeypatch.undo()
+        Engine(guard.store, guard.clock).process_pending()
+        assert guard.inbox() == [("ANNOTATION_CREATED", "done")]
+        assert guard.versions() == [(1, True)]
+
+
+def test_who_reads_finds_what_was_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page asks right after the save: what its annotation led to is written for it there and then."""
+    monkeypatch.setattr(engine, "_LINGER", 60)
+    monkeypatch.setattr(engine, "_TURN", 60)
+    with guarded(tmp_path) as guard:
+        guard.engine.start()
+        try:
+            for number in range(1, 6):
+                event = Event.from_delivery({}, created(annotation(number, "spam", task=number)))
+                assert guard.engine.receive(PROJECT, event, wait=10).processed
+                assert len(guard.annotations()) == number
+        finally:
+            guard.engine.stop()
 
 
 def test_an_id_out_of_a_commit_that_failed_is_no_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +105,7 @@ def test_an_id_out_of_a_commit_that_failed_does_not_stand_in_for_the_row(tmp_pat
         event = Event.from_delivery({}, created(annotation(11, "spam", "important")))
         delivery = Delivery.of(PROJECT, event, "webhook", NOW)
         delivery.id, delivery.state = 99, "done"
-        guard.engine._keep(delivery)
+        Intake(guard.store, guard.clock).keep(delivery)
         assert guard.inbox() == [("ANNOTATION_CREATED", "pending")]
         assert delivery.id != 99
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -21,7 +21,7 @@ from labelguard.store.postgresql import Postgresql, reason
 from labelguard.store.sqlite import Sqlite
 from labelguard.store.statements import command
 
-__all__ = ["Role", "Store", "StoreError", "inserted_id"]
+__all__ = ["Role", "Store", "StoreError", "Writing", "inserted_id"]
 
 T = TypeVar("T")
 
@@ -32,15 +32,34 @@ _EXAMPLES = "it looks like sqlite:////var/lib/labelguard.sqlite3 or postgresql:/
 
 
 @dataclass(slots=True)
-class _Job:
-    run: Callable[[sa.Connection], Any]
+class Writing(Generic[T]):
+    """A job in the writer's line."""
+
+    run: Callable[[sa.Connection], T]
+    then: Callable[[BaseException | None], None] | None = None
+    """Told when it is done: for what waits otherwise than by :meth:`wait`."""
     done: threading.Event = field(default_factory=threading.Event)
     result: Any = None
     error: BaseException | None = None
 
     def finish(self, error: BaseException | None = None) -> None:
+        """The writer is done with it: it is committed, or there is an ``error``."""
         self.error = error
         self.done.set()
+        if self.then is not None:
+            self.then(error)
+
+    def wait(self) -> T:
+        """Wait until the job is committed, and return what it returned.
+
+        Raises:
+            StoreError: nothing was written because the store cannot be.
+        """
+        self.done.wait()
+        if self.error is not None:
+            raise self.error
+        result: T = self.result
+        return result
 
 
 class _RolledBack(Exception):
@@ -61,8 +80,10 @@ class Store:
         self.where = self._backend.where
         """What messages call the store; without a password."""
         self.instruments = Instruments()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Writing[Any] | None] = queue.SimpleQueue()
         self._conn: sa.Connection | None = None
+        self.before_reading: Callable[[], None] = _nothing
+        """Called before each read: who answers before everything is written has it written now."""
         self._closed = False
         # What is put in line after the writer's end would wait for ever.
         self._closing = threading.Lock()
@@ -128,6 +149,7 @@ class Store:
         """
         if self._closed:
             raise StoreError("The store is closed.")
+        self.before_reading()
         try:
             conn = self._backend.reader.connect()
         except SQLAlchemyError as error:
@@ -149,16 +171,24 @@ class Store:
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("a write job must not wait for another write job")
-        waiting = _Job(job)
+        return self.submit(job).wait()
+
+    def submit(
+        self, job: Callable[[sa.Connection], T], then: Callable[[BaseException | None], None] | None = None
+    ) -> Writing[T]:
+        """Put a job in the writer's line, where jobs are run in the order in which they came.
+
+        ``then`` is called on the writer's thread when it is committed, or with the error: it must be quick.
+
+        Raises:
+            StoreError: the store is closed.
+        """
+        writing = Writing(job, then)
         with self._closing:
             if self._closed:
                 raise StoreError("The store is closed.")
-            self._jobs.put(waiting)
-        waiting.done.wait()
-        if waiting.error is not None:
-            raise waiting.error
-        result: T = waiting.result
-        return result
+            self._jobs.put(writing)
+        return writing
 
     @contextmanager
     def exclusive(self, role: str) -> Iterator[Role]:
@@ -204,7 +234,7 @@ class Store:
             if None in group:
                 return
 
-    def _next_group(self) -> list[_Job | None]:
+    def _next_group(self) -> list[Writing[Any] | None]:
         group = [self._jobs.get()]
         while len(group) < _GROUP and group[-1] is not None:
             try:
@@ -213,7 +243,7 @@ class Store:
                 break
         return group
 
-    def _commit(self, jobs: list[_Job]) -> None:
+    def _commit(self, jobs: list[Writing[Any]]) -> None:
         try:
             with self.instruments.commit(len(jobs)), self._begun() as conn:
                 for job in jobs:
@@ -256,7 +286,7 @@ class Store:
             with suppress(SQLAlchemyError):
                 conn.close()
 
-    def _run(self, conn: sa.Connection, job: _Job, *, alone: bool) -> None:
+    def _run(self, conn: sa.Connection, job: Writing[Any], *, alone: bool) -> None:
         """Run one job of a group; what it raises is its caller's, unless it is about the store."""
         if not alone:
             command(conn, "SAVEPOINT job")
@@ -277,6 +307,10 @@ class Store:
         else:
             if not alone:
                 command(conn, "RELEASE SAVEPOINT job")
+
+
+def _nothing() -> None:
+    """Everything is written."""
 
 
 def inserted_id(done: sa.CursorResult[Any]) -> int:

@@ -48,7 +48,8 @@ def _to_text(value: datetime | None) -> str | None:
         return None
     if value.tzinfo is None:
         raise ValueError(f"{value!r} has no timezone; the store keeps UTC times only")
-    return value.astimezone(UTC).isoformat(" ", "microseconds")[:26]
+    in_utc = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return in_utc.isoformat(" ", "microseconds")[:26]
 
 
 def _from_text(value: str | None) -> datetime | None:

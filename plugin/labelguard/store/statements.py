@@ -8,8 +8,7 @@ what goes in and what comes out, so nothing has to be known about either databas
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -91,30 +90,35 @@ def _among_postgresql(element: among, compiler: SQLCompiler, **kw: Any) -> str:
 
 def command(conn: sa.Connection, text: str) -> None:
     """Run a command that has no values and no result, such as ``SAVEPOINT job``."""
-    with _cursor(conn, text) as cursor:
-        cursor.execute(text)
+    _run(conn, text, ())
 
 
-@contextmanager
-def _cursor(conn: sa.Connection, text: str) -> Iterator[Any]:
-    """A cursor of the driver's, whose errors are raised as SQLAlchemy would have raised them."""
+def _run(conn: sa.Connection, text: str, values: Sequence[Any]) -> Any:
+    """Run a statement on the driver, whose errors are raised as SQLAlchemy would have raised them; its cursor."""
     driver: Any = conn.connection.driver_connection
-    cursor = driver.cursor()
     try:
-        yield cursor
+        return driver.execute(text, values)
     except conn.dialect.loaded_dbapi.Error as error:
-        dialect = conn.dialect
-        raise sa.exc.DBAPIError.instance(
-            text, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
-        ) from error
-    finally:
-        cursor.close()
+        raise _as_raised(conn.dialect, text, error) from error
+
+
+def _fetched(conn: sa.Connection, text: str, cursor: Any) -> list[Sequence[Any]]:
+    try:
+        rows: list[Sequence[Any]] = cursor.fetchall()
+    except conn.dialect.loaded_dbapi.Error as error:
+        raise _as_raised(conn.dialect, text, error) from error
+    return rows
+
+
+def _as_raised(dialect: Dialect, text: str, error: Exception) -> BaseException:
+    kind = dialect.loaded_dbapi.Error
+    return sa.exc.DBAPIError.instance(text, None, error, kind, hide_parameters=True, dialect=dialect)
 
 
 class _Prepared:
     """A statement for one kind of database."""
 
-    def __init__(self, statement: sa.sql.expression.ClauseElement, dialect: Dialect) -> None:
+    def __init__(self, statement: sa.sql.expression.ClauseElement, dialect: Dialect, *, numbered: bool) -> None:
         compiled = statement.compile(dialect=dialect)
         if not isinstance(compiled, SQLCompiler):
             raise TypeError("only statements can be prepared")
@@ -136,6 +140,12 @@ class _Prepared:
             types = [column["type"] for column in statement.returning_column_descriptions]
         self.results = [each.dialect_impl(dialect).result_processor(dialect, None) for each in types]
         self.converts = any(each is not None for each in self.results)
+        self.returned: list[str] | None = None
+        if numbered and dialect.name == "sqlite":
+            # Rows that one insert makes have ids that follow one another, and each row that it returns is one more
+            # time that a thread lets go of the interpreter and has to get it back.
+            self.text = self.text.partition(" RETURNING ")[0]
+            self.returned = [column["name"] for column in statement.returning_column_descriptions[1:]]  # type: ignore[attr-defined]
         self._many: dict[int, str] = {}
 
     def values(self, given: Mapping[str, Any]) -> list[Any]:
@@ -169,16 +179,17 @@ class _Prepared:
 class Statement:
     """A Core statement (a select, or an insert, update or upsert with named values), run on the driver."""
 
-    def __init__(self, statement: sa.sql.expression.ClauseElement) -> None:
+    def __init__(self, statement: sa.sql.expression.ClauseElement, *, numbered: bool = False) -> None:
+        """``numbered``: an insert that meets no conflict, and returns the id it gave and then values it was given."""
         self._statement = statement
+        self._numbered = numbered
         self._prepared: dict[str, _Prepared] = {}
 
     def rows(self, conn: sa.Connection, **given: Any) -> list[tuple[Any, ...]]:
         """The rows of a select (or what an update returns), as tuples of its columns' Python values."""
         prepared = self._ready(conn)
-        with _cursor(conn, prepared.text) as cursor:
-            cursor.execute(prepared.text, prepared.values(given))
-            return prepared.converted(cursor.fetchall())
+        cursor = _run(conn, prepared.text, prepared.values(given))
+        return prepared.converted(_fetched(conn, prepared.text, cursor))
 
     def first(self, conn: sa.Connection, **given: Any) -> tuple[Any, ...] | None:
         """The first row of a select, or None."""
@@ -194,17 +205,24 @@ class Statement:
         left = iter(given)
         while some := list(islice(left, _ROWS)):
             text = prepared.many(len(some))
-            with _cursor(conn, text) as cursor:
-                cursor.execute(text, [value for each in some for value in prepared.values(each)])
-                if prepared.results:
-                    returned += prepared.converted(cursor.fetchall())
+            cursor = _run(conn, text, [value for each in some for value in prepared.values(each)])
+            if prepared.returned is not None:
+                first = cursor.lastrowid - len(some) + 1
+                returned += [(first + n, *(row[name] for name in prepared.returned)) for n, row in enumerate(some)]
+            elif prepared.results:
+                returned += prepared.converted(_fetched(conn, text, cursor))
         return returned
+
+    def count(self, conn: sa.Connection, **given: Any) -> int:
+        """Run an update; how many rows it changed."""
+        prepared = self._ready(conn)
+        return int(_run(conn, prepared.text, prepared.values(given)).rowcount)
 
     def _ready(self, conn: sa.Connection) -> _Prepared:
         dialect = conn.dialect
         prepared = self._prepared.get(dialect.name)
         if prepared is None:
-            prepared = self._prepared[dialect.name] = _Prepared(self._statement, dialect)
+            prepared = self._prepared[dialect.name] = _Prepared(self._statement, dialect, numbered=self._numbered)
         if not conn.in_transaction():
             # SQLAlchemy begins by itself only for what goes through it.
             conn.begin()

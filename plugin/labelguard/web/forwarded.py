@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from labelguard.settings import Network, networks
@@ -57,5 +58,6 @@ def _is_address(text: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=1024)  # the proxies themselves, with every request
 def _is_in(address: str, trusted: tuple[Network, ...]) -> bool:
     return _is_address(address) and any(ipaddress.ip_address(address) in network for network in trusted)
