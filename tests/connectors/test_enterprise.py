@@ -389,6 +389,7 @@ READS = frozenset(
         "annotation",
         "task",
         "tasks_changed",
+        "tasks_named",
         "webhooks",
         "time",
     }
@@ -598,6 +599,24 @@ def test_a_long_listing_waits_and_goes_on_where_it_was(
     found += [record.task.id for record in listing]
     assert found == [TASK, *range(20, 27)]
     assert seconds.slept == [40, 40, 5]
+
+
+def test_tasks_are_asked_for_by_name_a_page_at_a_time(
+    server: Enterprise, connector: LabelStudio, seconds: Time
+) -> None:
+    """However few the server lists at a time; a page of which nothing is there is over at once."""
+    for number in range(20, 30):
+        server.task(number)
+    server.task(40, project=99)
+    server.longest_page = 2
+    server.fail("tasks.list", Failure("before", 429, {"Retry-After": "40"}))
+    asked = [*range(25, 45), *range(20, 23), TASK]
+    server.asked.clear()
+    found = [record.task.id for record in connector.tasks_named(PROJECT, asked, page_size=8)]
+    assert found == sorted([TASK, 20, 21, 22, 25, 26, 27, 28, 29])
+    assert seconds.slept == [40]
+    # Refused once; of eight tasks two, two, two and two; of eight the last and nothing more; of eight nothing.
+    assert server.did("tasks.list") == ["tasks.list"] * (1 + 4 + 2 + 1)
 
 
 def test_a_listing_does_not_wait_for_ever(server: Enterprise, connector: LabelStudio, seconds: Time) -> None:
