@@ -49,6 +49,9 @@ SAME_SAVE = timedelta(seconds=5)
 CONFIRMED = 50
 """How many tasks that are not listed are asked for one by one before all of them are believed to be gone."""
 
+ONE_BY_ONE = 1000
+"""How many tasks are asked for one by one in a run, where Label Studio has what it does not list."""
+
 ASKED = 10_000
 """How many tasks of deliveries that the listing does not confirm are asked for in a run; the audit does the rest."""
 
@@ -98,8 +101,7 @@ class ReconcileReport:
     young: int = 0
     """Annotations that Label Studio does not confirm yet: they are looked at again next time."""
     unchecked: int = 0
-    """Tasks that stay as they are for now: of unconfirmed deliveries, because there were too many, or because Label
-    Studio listed them not and had others like them all the same. The audit looks at them again."""
+    """Tasks that were not asked for, because there were too many, and stay as they are: the audit will."""
 
     @property
     def missed(self) -> int:
@@ -275,6 +277,7 @@ class _Look:
         self._confirmed = confirmed
         self._clock = clock
         self._origin = origin
+        self._asked = 0
         self._strays: set[int] = set()
         self._writes: list[Callable[[sa.Connection], object]] = []
         self.report = ReconcileReport(info.id)
@@ -367,13 +370,25 @@ class _Look:
     def _one_by_one(self, missing: Sequence[int]) -> tuple[dict[int, TaskRecord], list[int], list[int]]:
         """Make sure that tasks which are not listed are gone: found, gone, and not sure.
 
-        Of many, a sample is asked for: when none of it is there, all are believed to be gone. A listing that came
-        back short (a lost permission, say) must not empty the store.
+        Of many, a sample is asked for first: when none of it is there, all are believed to be gone. A listing that
+        came back short (a lost permission, say) must not empty the store: then each is asked for, while there is
+        room.
         """
         sample = missing[:: max(1, -(-len(missing) // CONFIRMED))]
+        rest = sorted({*missing} - {*sample})
+        found, gone = self._each(sample)
+        if not found:
+            return found, gone + rest, []
+        few = rest[: max(0, ONE_BY_ONE - self._asked)]
+        also_found, also_gone = self._each(few)
+        return found | also_found, gone + also_gone, rest[len(few) :]
+
+    def _each(self, tasks: Sequence[int]) -> tuple[dict[int, TaskRecord], list[int]]:
+        """Ask for tasks one by one: those that the project has, and those that it has not."""
         found: dict[int, TaskRecord] = {}
         gone = []
-        for task in sample:
+        for task in tasks:
+            self._asked += 1
             try:
                 record = self._studio.task(task)
             except NotFound:
@@ -384,8 +399,7 @@ class _Look:
             else:
                 self._doubt("elsewhere", f"task {task}, which is in project {record.task.project}.")
                 gone.append(task)
-        rest = sorted({*missing} - {*sample})
-        return (found, gone, rest) if found else (found, gone + rest, [])
+        return found, gone
 
     # What deliveries said
 

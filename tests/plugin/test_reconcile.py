@@ -153,17 +153,29 @@ def test_a_forged_deletion_among_genuine_ones_deletes_nothing(guard: Guarded, st
 
 @pytest.mark.parametrize("look", [run, run_audit])
 def test_a_listing_that_comes_back_short_empties_nothing(guard: Guarded, studio: Counting, look: Any) -> None:
-    """Tasks that Label Studio has when it is asked for them one by one stay, and so do the others like them."""
+    """Where Label Studio has a task that it does not list, each of them is asked for."""
     studio.hidden = frozenset(studio.tasks)
     guard.take(tasks_deleted(*studio.tasks))
     guard.clock.now = at(60)
     report = look(guard, studio)
-    assert report.deleted == report.tasks_deleted == 0
-    assert report.unchecked == MANY - CONFIRMED
-    studio.hidden = frozenset()
-    assert run_audit(guard, studio).restored == MANY - CONFIRMED
+    assert (report.restored, report.tasks_deleted, report.unchecked) == (MANY, 0, 0)
     assert live_tasks(guard) == set(studio.tasks)
     assert len(guard.annotations()) == MANY
+    assert studio.one_by_one >= MANY
+
+
+def test_what_is_not_listed_is_not_asked_for_one_by_one_without_end(
+    guard: Guarded, studio: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there was no room for stays as it is, is told of, and is looked at by the audit."""
+    monkeypatch.setattr("labelguard.reconcile.ONE_BY_ONE", CONFIRMED + 20)
+    studio.hidden = frozenset(studio.tasks)
+    report = run_audit(guard, studio)
+    assert (report.deleted, report.tasks_deleted, report.unchecked) == (0, 0, MANY - CONFIRMED - 20)
+    assert studio.one_by_one == CONFIRMED + 20
+    assert live_tasks(guard) == set(studio.tasks)
+    studio.hidden = frozenset()
+    assert run_audit(guard, studio).unchecked == 0
 
 
 def test_no_delivery_has_label_studio_asked_for_more_than_so_many(guard: Guarded, studio: Counting) -> None:
