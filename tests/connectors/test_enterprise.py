@@ -429,9 +429,10 @@ def test_every_write_of_the_protocol_is_among_those_tested() -> None:
 def test_a_write_is_sent_once_whatever_becomes_of_it(server: Enterprise, failure: str) -> None:
     """The SDK repeats POSTs by default, on 408, 409, 429 and 5xx: whoever must try again is the outbox."""
     prepared(server)
-    server.delay = 0.6
+    server.delay = 1.5
     for operation, write in WRITES.values():
-        with connected(server, timeout=0.4 if failure.endswith("late") else 10.0) as connector:
+        # Long enough for what is read before the write on a busy machine.
+        with connected(server, timeout=1.0 if failure.endswith("late") else 10.0) as connector:
             connector.server()
             server.fail(operation, FAILURES[failure])
             server.asked.clear()
@@ -643,10 +644,11 @@ def test_no_failure_shows_a_token_a_cookie_or_a_body(server: Enterprise, caplog:
         200, 204, 301, 400, 401, 402, 403, 404, 408, 409, 418, 429, 500, 503,
     ) for text in (body, "<html>body-of-the-answer</html>", "")]  # fmt: skip
     seen: list[str] = []
+    server.delay = 1.5
     try:
         logs.configure("DEBUG", json=True, stream=stream)
         for failure in [*failures, Failure("lost"), Failure("slow")]:
-            timeout = 0.3 if failure.kind == "slow" else 10.0
+            timeout = 1.0 if failure.kind == "slow" else 10.0
             with connected(server, timeout=timeout) as connector:
                 connector.server()
                 server.fail("*", failure)
