@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from equal import differences
-from labelguard.connectors import TaskRecord
+from labelguard.connectors import ConnectorError, TaskRecord
 from labelguard.doctor import diagnose
 from labelguard.manifest import EVENTS
 from labelguard.reconcile import BATCH, MARGIN, ReconcileReport, audit, reconcile
@@ -133,8 +134,9 @@ def test_an_import_that_commits_during_the_sweep_is_not_lost(
     importing.start()
     looks = 0
     while importing.is_alive():
-        bumped = project.tasks[looks % 3]
-        studio.connector().set_task_note(bumped, "note", str(looks))
+        # On SQLite nothing may be written while an import commits.
+        with suppress(ConnectorError):
+            labelguard.studio.set_task_note(project.tasks[looks % 3], "note", str(looks))
         run(labelguard, project)
         looks += 1
     importing.join()
