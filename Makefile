@@ -28,13 +28,9 @@ test: dev studio browser ## Run every test (ARGS="-k webhook": pytest's argument
 ifdef ARGS
 	$(TESTED) $(ARGS)
 else
-	$(TESTED) -n 2 --dist loadfile -m "not ($(ALONE) or long)"
-	$(TESTED) -m "($(ALONE)) and not long"
+	$(TESTED) -n 2 --dist loadfile -m "not ($(ALONE))"
+	$(TESTED) -m "$(ALONE)"
 endif
-
-.PHONY: test-long
-test-long: dev studio ## Run the tests that take many minutes each.
-	$(TESTED) -m long $(ARGS)
 
 .PHONY: test-fast
 test-fast: dev ## Run the tests that need no Label Studio, no browser and no patience.

@@ -6,7 +6,7 @@ entry point. One exception type crosses the boundary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -144,6 +144,10 @@ class Studio(Protocol):
         self, project: int, since: datetime | None, *, after_id: int = 0, page_size: int = 100
     ) -> Iterator[TaskRecord]:
         """Tasks updated at or after ``since`` (all where None), by id, keyset-paged (never page 2)."""
+        ...
+
+    def tasks_named(self, project: int, tasks: Collection[int], *, page_size: int = 100) -> Iterator[TaskRecord]:
+        """Those of these tasks that a project has, as they are now, by id; asked for ``page_size`` at a time."""
         ...
 
     def webhooks(self, project: int) -> Sequence[Webhook]:

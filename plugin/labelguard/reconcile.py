@@ -7,9 +7,9 @@ each listing therefore begins a margin before the newest change seen, and what i
 comparison. Deleted tasks leave no trace, only the full audit finds them.
 
 Deliveries may be forged, so each is confirmed once: the tasks that deliveries since the last time spoke about
-and that the listing did not show are asked for by name. Genuine ones are in the listing, so this costs nothing
-as long as nobody lies. What Label Studio says stands, whatever times a delivery claimed: versions that it does
-not have are *refuted* (kept, but no evidence and in no statistics), and noted as doubts
+and that the listing did not show are asked for by name, a hundred at a time. Genuine ones are in the listing,
+so this costs nothing as long as nobody lies. What Label Studio says stands, whatever times a delivery claimed:
+versions that it does not have are *refuted* (kept, but no evidence and in no statistics), and noted as doubts
 (:mod:`labelguard.distrust`).
 
 What cannot be known is not guessed: a version that only looking found may have had others before it, which no
@@ -19,7 +19,7 @@ told from one that never was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -41,16 +41,19 @@ MARGIN = timedelta(minutes=10)
 machines may be. Our clock has no part in it."""
 
 BATCH = 100
-"""Tasks compared, and fed to the engine, at a time."""
+"""Tasks listed, compared, and fed to the engine, at a time."""
 
 SAME_SAVE = timedelta(seconds=5)
 """Label Studio stamps created_at and updated_at of one save milliseconds apart."""
 
 CONFIRMED = 50
-"""How many vanished tasks are asked for one by one before the rest is believed to be gone as well."""
+"""How many tasks that are not listed are asked for one by one before all of them are believed to be gone."""
 
-ASKED = 1000
-"""How many tasks of deliveries that the listing does not confirm are asked for at a time; the audit does the rest."""
+ONE_BY_ONE = 1000
+"""How many tasks are asked for one by one in a run, where Label Studio has what it does not list."""
+
+ASKED = 10_000
+"""How many tasks of deliveries that the listing does not confirm are asked for in a run; the audit does the rest."""
 
 GRACE = timedelta(seconds=60)
 """A delivery may come before Label Studio has committed what it tells of: younger ones are confirmed next time."""
@@ -98,7 +101,7 @@ class ReconcileReport:
     young: int = 0
     """Annotations that Label Studio does not confirm yet: they are looked at again next time."""
     unchecked: int = 0
-    """Tasks of unconfirmed deliveries that were not asked for, because there were too many: the audit will."""
+    """Tasks that were not asked for, because there were too many, and stay as they are: the audit will."""
 
     @property
     def missed(self) -> int:
@@ -179,7 +182,7 @@ def reconcile(
             progress(look.report.tasks, None)
     if full:
         look.report = replace(look.report, full=True)
-        look.ask(sorted(known_tasks - seen))
+        look.ask(known_tasks - seen)
     reached = look.confirm(position.delivery, newest_delivery, seen)
     # Ids are given out before they are committed, so the newest are looked at again; and so is what may yet come.
     age = GRACE if look.report.young else SLACK
@@ -308,25 +311,26 @@ class _Look:
         known = self._known(batch)
         new: list[tuple[TaskRecord, Annotation]] = []
         changed: list[tuple[TaskRecord, Annotation]] = []
+        # A webhook may have brought something after these tasks were listed: only what a second look, later than
+        # our reading of the store, does not show either is gone, or never was.
+        odd = [record.task.id for record in batch if self._is_odd(*known[record.task.id], record)]
+        again, gone, unsure = self._look_up(odd)
+        passed = {*gone, *unsure}
         for record in batch:
+            if record.task.id in passed:
+                continue
             task_row, rows = known[record.task.id]
-            now = record
-            if self._is_odd(task_row, rows, record):
-                # A webhook may have brought something after this task was listed: only what a second look,
-                # later than our reading of the store, does not show either is gone, or never was.
-                try:
-                    now = self._studio.task(record.task.id)
-                except NotFound:
-                    self.forget([record.task.id])
-                    continue
+            now = again.get(record.task.id, record)
             self._keep_task(task_row, now)
             self._compare(now, rows, new, changed)
         self._flush()
+        if gone:
+            self.forget(gone)
         _feed(self._engine, self._info, new, changed, origin=self._origin, at=self._clock())
-        self.count(tasks=len(batch), new=len(new), changed=len(changed))
-        strays, self._strays = sorted(self._strays), set()
+        self.count(tasks=len(batch), new=len(new), changed=len(changed), unchecked=len(unsure))
+        strays, self._strays = self._strays, set()
         if strays:
-            self._ask_each(strays)
+            self.ask(strays)
 
     def forget(self, gone: Sequence[int]) -> None:
         """Tasks that Label Studio does not have (any more): they and their annotations are gone."""
@@ -342,27 +346,46 @@ class _Look:
         self._flush()
         self.count(tasks_deleted=len(live))
 
-    def ask(self, tasks: Sequence[int]) -> None:
-        """Ask by name for tasks that no listing showed.
-
-        Of many, a sample is asked for first: when none of it is there, the rest is believed to be gone too. A
-        listing that came back short (a lost permission, say) must not empty the store, and a forged deletion
-        not what it names.
-        """
-        sample = tasks[:: -(-len(tasks) // CONFIRMED)] if len(tasks) > CONFIRMED else tasks
-        gone = self._ask_each(sample)
-        rest = [task for task in tasks if task not in {*sample}]
-        if len(gone) == len(sample):
-            gone += rest
-        else:
-            few = rest[: max(0, ASKED - self._asked)]
-            gone += self._ask_each(few)
-            self.count(unchecked=len(rest) - len(few))
+    def ask(self, tasks: Collection[int]) -> None:
+        """Ask by name for tasks that no listing showed; those that Label Studio does not have are gone."""
+        there: set[int] = set()
+        for batch in _batches(self._studio.tasks_named(self._info.id, tasks, page_size=BATCH)):
+            there |= {record.task.id for record in batch}
+            self.take(batch)
+        found, gone, unsure = self._one_by_one(sorted({*tasks} - there))
+        if found:
+            self.take([*found.values()])
         if gone:
             self.forget(gone)
+        self.count(unchecked=len(unsure))
 
-    def _ask_each(self, tasks: Sequence[int]) -> list[int]:
-        """Take those that are there; returns those that are not."""
+    def _look_up(self, tasks: Sequence[int]) -> tuple[dict[int, TaskRecord], list[int], list[int]]:
+        """Tasks as they are now, those that are gone, and those of which that is not sure."""
+        if not tasks:
+            return {}, [], []
+        there = {record.task.id: record for record in self._studio.tasks_named(self._info.id, tasks, page_size=BATCH)}
+        found, gone, unsure = self._one_by_one([task for task in tasks if task not in there])
+        return there | found, gone, unsure
+
+    def _one_by_one(self, missing: Sequence[int]) -> tuple[dict[int, TaskRecord], list[int], list[int]]:
+        """Make sure that tasks which are not listed are gone: found, gone, and not sure.
+
+        Of many, a sample is asked for first: when none of it is there, all are believed to be gone. A listing that
+        came back short (a lost permission, say) must not empty the store: then each is asked for, while there is
+        room.
+        """
+        sample = missing[:: max(1, -(-len(missing) // CONFIRMED))]
+        rest = sorted({*missing} - {*sample})
+        found, gone = self._each(sample)
+        if not found:
+            return found, gone + rest, []
+        few = rest[: max(0, ONE_BY_ONE - self._asked)]
+        also_found, also_gone = self._each(few)
+        return found | also_found, gone + also_gone, rest[len(few) :]
+
+    def _each(self, tasks: Sequence[int]) -> tuple[dict[int, TaskRecord], list[int]]:
+        """Ask for tasks one by one: those that the project has, and those that it has not."""
+        found: dict[int, TaskRecord] = {}
         gone = []
         for task in tasks:
             self._asked += 1
@@ -372,30 +395,31 @@ class _Look:
                 gone.append(task)
                 continue
             if record.task.project == self._info.id:
-                self.take([record])
+                found[task] = record
             else:
                 self._doubt("elsewhere", f"task {task}, which is in project {record.task.project}.")
                 gone.append(task)
-        return gone
+        return found, gone
 
     # What deliveries said
 
     def confirm(self, after: int, upto: int, seen: set[int]) -> int:
         """Ask for what deliveries spoke about and no listing showed; returns the delivery that was reached."""
-        reached = after
-        while reached < upto:
-            if self._asked >= ASKED:
-                return reached
+        reached, room = after, ASKED
+        while reached < upto and room > 0:
             with self._store.read() as conn:
                 said = records.said_by_webhook(conn, self._info.id, reached, upto, BATCH)
                 spoken = {task for row in said for task in self._spoken(conn, row)} - seen
             if not said:
                 return upto
             seen |= spoken
-            self.ask(sorted(spoken))
+            asked = sorted(spoken)[:room]
+            self.ask(asked)
             self._flush()
+            room -= len(asked)
+            self.count(unchecked=len(spoken) - len(asked))
             reached = int(said[-1]["id"])
-        return max(reached, upto)
+        return reached
 
     def _spoken(self, conn: sa.Connection, row: Row) -> set[int]:
         """The tasks that a delivery spoke about."""
@@ -476,7 +500,7 @@ class _Look:
         with self._store.read() as conn:
             for key, row in known.items():
                 if key not in there and self._may_be_missing(row, record.task.id):
-                    if row["versions"] > 1 and (elsewhere := self._home(row)) is not None:
+                    if (elsewhere := self._home(conn, row)) is not None:
                         strays.append(elsewhere)
                     else:
                         self._missing(conn, row, record.task)
@@ -492,8 +516,15 @@ class _Look:
                     self.count(unknown=annotation.updated_at != row["updated_at"])
         self._strays.update(strays)
 
-    def _home(self, row: Row) -> int | None:
+    def _home(self, conn: sa.Connection, row: Row) -> int | None:
         """The task in which Label Studio has an annotation that a delivery put into another one."""
+        if row["versions"] < 2:
+            return None
+        if self._confirmed is not None:
+            # Annotations do not move: what was confirmed before is in the task in which it was found then.
+            newest = max(version["recorded_at"] for version in records.versions_of(conn, row["row"]))
+            if newest < self._confirmed:
+                return None
         try:
             found = self._studio.annotation(row["id"])
         except NotFound:

@@ -389,6 +389,7 @@ READS = frozenset(
         "annotation",
         "task",
         "tasks_changed",
+        "tasks_named",
         "webhooks",
         "time",
     }
@@ -428,9 +429,10 @@ def test_every_write_of_the_protocol_is_among_those_tested() -> None:
 def test_a_write_is_sent_once_whatever_becomes_of_it(server: Enterprise, failure: str) -> None:
     """The SDK repeats POSTs by default, on 408, 409, 429 and 5xx: whoever must try again is the outbox."""
     prepared(server)
-    server.delay = 0.6
+    server.delay = 1.5
     for operation, write in WRITES.values():
-        with connected(server, timeout=0.4 if failure.endswith("late") else 10.0) as connector:
+        # Long enough for what is read before the write on a busy machine.
+        with connected(server, timeout=1.0 if failure.endswith("late") else 10.0) as connector:
             connector.server()
             server.fail(operation, FAILURES[failure])
             server.asked.clear()
@@ -600,6 +602,24 @@ def test_a_long_listing_waits_and_goes_on_where_it_was(
     assert seconds.slept == [40, 40, 5]
 
 
+def test_tasks_are_asked_for_by_name_a_page_at_a_time(
+    server: Enterprise, connector: LabelStudio, seconds: Time
+) -> None:
+    """However few the server lists at a time; a page of which nothing is there is over at once."""
+    for number in range(20, 30):
+        server.task(number)
+    server.task(40, project=99)
+    server.longest_page = 2
+    server.fail("tasks.list", Failure("before", 429, {"Retry-After": "40"}))
+    asked = [*range(25, 45), *range(20, 23), TASK]
+    server.asked.clear()
+    found = [record.task.id for record in connector.tasks_named(PROJECT, asked, page_size=8)]
+    assert found == sorted([TASK, 20, 21, 22, 25, 26, 27, 28, 29])
+    assert seconds.slept == [40]
+    # Refused once; of eight tasks two, two, two and two; of eight the last and nothing more; of eight nothing.
+    assert server.did("tasks.list") == ["tasks.list"] * (1 + 4 + 2 + 1)
+
+
 def test_a_listing_does_not_wait_for_ever(server: Enterprise, connector: LabelStudio, seconds: Time) -> None:
     """Two minutes for each page; then the run fails, nothing is lost, and the next one finds the same."""
     server.fail("tasks.list", *[Failure("before", 429, {"Retry-After": "50"})] * 5)
@@ -624,10 +644,11 @@ def test_no_failure_shows_a_token_a_cookie_or_a_body(server: Enterprise, caplog:
         200, 204, 301, 400, 401, 402, 403, 404, 408, 409, 418, 429, 500, 503,
     ) for text in (body, "<html>body-of-the-answer</html>", "")]  # fmt: skip
     seen: list[str] = []
+    server.delay = 1.5
     try:
         logs.configure("DEBUG", json=True, stream=stream)
         for failure in [*failures, Failure("lost"), Failure("slow")]:
-            timeout = 0.3 if failure.kind == "slow" else 10.0
+            timeout = 1.0 if failure.kind == "slow" else 10.0
             with connected(server, timeout=timeout) as connector:
                 connector.server()
                 server.fail("*", failure)

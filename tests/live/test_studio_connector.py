@@ -112,6 +112,31 @@ def test_the_listing_is_paged_by_id_and_misses_nothing(studio: StudioServer) -> 
     assert list(connector.tasks_changed(project.id, later)) == []
 
 
+def test_tasks_asked_for_by_name_are_exactly_those_that_the_project_has(studio: StudioServer, ana: Account) -> None:
+    """As they are by themselves, annotations and all; not those that are gone, of others, or none at all."""
+    project, other = studio.project("Named", tasks=120), studio.project("Others", tasks=1)
+    project.submit(ana, project.tasks[7], choice("cat"))
+    gone = project.tasks[50]
+    project.api.call("DELETE", f"/api/tasks/{gone}/")
+    connector = studio.connector()
+    asked = [gone, *other.tasks, 0, 10**8, 2**63 - 1, *reversed(project.tasks[5:110:3])]
+    there = [task for task in project.tasks[5:110:3] if task != gone]
+    found = list(connector.tasks_named(project.id, asked))
+    assert [record.task.id for record in found] == there
+    assert gone in project.tasks[5:110:3]
+    few = [record for record in found if record.task.id in {*project.tasks[:12]}]
+    assert few == [connector.task(record.task.id) for record in few]
+    assert sum(len(record.annotations) for record in few) == 0
+    (answered,) = connector.tasks_named(project.id, project.tasks[7:8])
+    assert answered == connector.task(project.tasks[7])
+    assert len(answered.annotations) == 1
+    everything = [task for task in project.tasks if task != gone]
+    assert [record.task.id for record in connector.tasks_named(project.id, project.tasks)] == everything
+    assert [record.task.id for record in connector.tasks_named(project.id, everything, page_size=50)] == everything
+    for nothing in ([], [gone], [*other.tasks], [2**63 - 1]):
+        assert list(connector.tasks_named(project.id, nothing)) == []
+
+
 def test_every_change_to_an_annotation_shows_in_the_listing(
     studio: StudioServer, project: LiveProject, ana: Account, ben: Account
 ) -> None:
@@ -377,6 +402,16 @@ def test_a_listing_that_ignores_the_filters_stops_the_reconciling() -> None:
             next(found)
         assert len(seen) == 2
     assert error.value.permanent
+
+
+def test_a_server_that_answers_more_than_was_asked_for_by_name_stops_the_reconciling() -> None:
+    """One that does not know selected items answers with everything; that must not be taken for an answer."""
+    body = b'{"tasks": [{"id": 4, "project": 1, "data": {}, "annotations": []}]}'
+    with _answering(200, {"Content-Type": "application/json"}, body) as (connector, _):
+        with pytest.raises(ConnectorError, match="ignored the filters") as error:
+            list(connector.tasks_named(1, [3, 5]))
+        assert error.value.permanent
+        assert [record.task.id for record in connector.tasks_named(1, [4])] == [4]
 
 
 def test_an_unknown_operator_is_accepted_silently(studio: StudioServer, project: LiveProject) -> None:

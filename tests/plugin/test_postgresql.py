@@ -180,15 +180,16 @@ def test_a_reader_sees_one_moment(store: Store) -> None:
 
 
 HANGS = """
-import os, signal, sys
+import signal, sys, threading
 from labelguard.store import Store, postgresql, records
-postgresql._HANGING_SECONDS = 1.0
-postgresql._SILENT_SECONDS, postgresql._PING_SECONDS = 2.0, 0.5
+postgresql._HANGING_SECONDS = 2.0
+postgresql._SILENT_SECONDS, postgresql._PING_SECONDS = 5.0, 0.5
 store = Store.open(sys.argv[1])
 
 def stop():
     print("now", flush=True)
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # Sent to the process, it would be taken by any thread, and the one that writes could commit meanwhile.
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 def job(conn):
     records.note_annotators(conn, [1])

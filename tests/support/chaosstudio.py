@@ -327,16 +327,18 @@ def _change_task(studio: ChaosStudio, ids: list[int], _query: Any, body: Any, fa
 
 def _listing(studio: ChaosStudio, _ids: list[int], query: Mapping[str, str], _body: Any, _fault: str | None) -> Answer:
     after, since = 0, ""
-    for item in json.loads(query["query"])["filters"]["items"]:
+    asked = json.loads(query["query"])
+    for item in asked.get("filters", {}).get("items", ()):
         if item["filter"] == "filter:tasks:id":
             after = item["value"]
         else:
             since = item["value"]
-    project = int(query["project"])
+    project, chosen = int(query["project"]), asked.get("selectedItems", {"all": True})
     found = [
         number
         for number, raw in sorted(studio.tasks.items())
         if raw["project"] == project and number > after and raw["updated_at"] >= since
+        if chosen["all"] or number in chosen["included"]
     ]
     return 200, {"tasks": [studio.listed(number) for number in found[: int(query["page_size"])]], "total": len(found)}
 

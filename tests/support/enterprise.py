@@ -274,6 +274,8 @@ class Enterprise:
         """Prefixes of operations whose endpoints are missing (``"comments."``)."""
         self.assign_replaces = False
         """Whether assigning puts annotators in the place of those there, or adds them; nothing says which."""
+        self.longest_page = 1000
+        """How many tasks are listed at a time, whatever is asked for."""
         self.people: dict[int, Person] = {}
         self.project_roles: dict[tuple[int, int], str] = {}
         self.tasks: dict[int, dict[str, Any]] = {}
@@ -489,9 +491,14 @@ class Enterprise:
     def _tasks_list(self, me: Person, project: int, query: str, page: int, page_size: int, **_: Any) -> Any:
         if page != 1:
             raise Breach("A second page is counted from the start of a list that changes.")
-        after = next(f["value"] for f in json.loads(query)["filters"]["items"] if f["filter"] == "filter:tasks:id")
-        wanted = [t for t in sorted(self.tasks) if self.tasks[t]["project"] == project and t > after]
-        return [self._task(number) for number in wanted[:page_size]]
+        asked = json.loads(query)
+        if "selectedItems" in asked:
+            chosen = [t for t in sorted(self.tasks) if t in asked["selectedItems"]["included"]]
+        else:
+            after = next(f["value"] for f in asked["filters"]["items"] if f["filter"] == "filter:tasks:id")
+            chosen = [t for t in sorted(self.tasks) if t > after]
+        wanted = [t for t in chosen if self.tasks[t]["project"] == project]
+        return [self._task(number) for number in wanted[: min(page_size, self.longest_page)]]
 
     def _tasks_get(self, me: Person, id: str, resolve_uri: bool = True) -> Any:  # noqa: A002 - the SDK's name
         if int(id) not in self.tasks:

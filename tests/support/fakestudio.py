@@ -6,7 +6,7 @@ the cases that a real server does not offer when a test asks for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -127,6 +127,12 @@ class FakeStudio:
         """All of them."""
         self._asked()
         for task in sorted(self.tasks):
+            yield self.task(task)
+
+    def tasks_named(self, project: int, tasks: Collection[int], *, page_size: int = 100) -> Iterator[TaskRecord]:
+        """Those that are there."""
+        self._asked()
+        for task in sorted({*tasks} & {*self.tasks}):
             yield self.task(task)
 
     def webhooks(self, project: int) -> Sequence[Webhook]:

@@ -229,7 +229,7 @@ class StudioServer:
             project.import_texts(tasks)
         return project
 
-    def connector(self, account: Account | None = None, *, timeout: float = 30) -> LabelStudio:
+    def connector(self, account: Account | None = None, *, timeout: float = 120) -> LabelStudio:
         """labelguard's connector, acting as its own user unless told otherwise."""
         connector = LabelStudio(self.url, (account or self.account("labelguard")).token, timeout=timeout)
         self._connectors.append(connector)

@@ -18,7 +18,7 @@ from labelguard.studio.launch import free_port
 API_TOKEN = "the-api-token-of-this-test"
 
 
-def soon(reached: Callable[[], bool], seconds: float = 10) -> bool:
+def soon(reached: Callable[[], bool], seconds: float = 60) -> bool:
     """Whether something comes to hold."""
     deadline = time.monotonic() + seconds
     while not reached():
