@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from labelguard_analytics.frames import Coded, read
-from labelguard_analytics.truth.models import COIN, AbilityModel, Fitted, Power, fit_average, fit_dawid_skene
+from labelguard_analytics.truth.average import fit_average
+from labelguard_analytics.truth.models import COIN, AbilityModel, Fitted, Power, fit_dawid_skene
 from labelguard_analytics.truth.result import Truth, make_truth
 from labelguard_analytics.truth.votes import Repeats, Votes
 

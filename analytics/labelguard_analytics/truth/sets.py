@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from labelguard_analytics.frames import BadJudgments, Coded, from_codes, read
-from labelguard_analytics.truth.models import fit_average
+from labelguard_analytics.truth.average import fit_average
 from labelguard_analytics.truth.result import Truth
 from labelguard_analytics.truth.votes import Floats, Ints, Votes
 
