@@ -31,7 +31,7 @@ import pandas as pd
 from scipy import stats
 
 from labelguard_analytics.estimate import Estimate, unknown
-from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, Kind, read
+from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, Kind, read, row_of, shown
 from labelguard_analytics.similarities import TAGS, BadResult, set_similarity, similarity
 from labelguard_analytics.units import (
     FEW,
@@ -260,8 +260,8 @@ def check_ordered(categories: pd.Index[Any], *, ordered: bool, what: str) -> Non
     """
     if not ordered and len(categories) > 2:
         raise BadJudgments(
-            f"The column 'value' holds labels without an order, such as {categories[0]!r}, but {what} need one; make "
-            "it an ordered categorical column or numbers."
+            f"The column 'value' holds labels without an order, such as {shown(categories[0])}, but {what} need one; "
+            "make it an ordered categorical column or numbers."
         )
 
 
@@ -379,7 +379,7 @@ def _number_alpha(coded: Coded, metric: str, interval: Interval, repetitions: in
     if len(values) and float(values[0]) < 0:
         where = int(np.flatnonzero(np.asarray(coded.frame["value"], dtype=np.float64) < 0)[0])
         raise BadJudgments(
-            f"The column 'value' is negative in row {coded.frame.index[where]!r}, where the ratio metric needs "
+            f"The column 'value' is negative in row {row_of(coded.frame, where)}, where the ratio metric needs "
             "numbers from 0."
         )
     units = Units(codes.astype(np.int32), units.unit, units.sizes, units.weight, len(values))
@@ -422,7 +422,7 @@ def _in_row(coded: Coded, compare: Callable[[Any, Any], float], bad: BadResult) 
         try:
             compare(value, value)
         except BadResult as own:
-            return BadJudgments(f"The column 'value' cannot be compared in row {row!r}: {own}")
+            return BadJudgments(f"The column 'value' cannot be compared in row {shown(row)}: {own}")
     return BadJudgments(f"The column 'value' holds results that cannot be compared: {bad}")
 
 
@@ -456,7 +456,7 @@ def _similarity_alpha(
         found = np.array([float(compare(a, b)) for a, b in zip(one, other, strict=True)], dtype=np.float64)
         outside = ~((found >= 0) & (found <= 1))  # also NaN
         if outside.any():
-            raise ValueError(f"A similarity must lie from 0 to 1, but the metric returned {found[outside][0]!r}.")
+            raise ValueError(f"A similarity must lie from 0 to 1, but the metric returned {shown(found[outside][0])}.")
         return found
 
     return _sampled(Units.of(coded, 2), score, coded, interval, repetitions, seed)
@@ -674,7 +674,8 @@ def _row(found: Estimate) -> tuple[Any, ...]:
 
 
 def _labels_or_sets(judgments: Any) -> Kind:
-    if isinstance(judgments, pd.DataFrame) and "value" in judgments.columns and judgments["value"].dtype == object:
+    """What the first value is; a frame that cannot be read is left for the reader to refuse."""
+    if isinstance(judgments, pd.DataFrame) and list(judgments.columns).count("value") == 1:
         first = next(iter(judgments["value"]), None)
         if isinstance(first, (list, tuple, set, frozenset)):
             return "set"
@@ -1053,7 +1054,7 @@ def _kappa(
     shared = int((sizes > 1).sum())
     if not parts or not shared:
         return unknown(
-            f"Only one annotator, {coded.annotators[0]!r}, is there, so there is nothing to compare."
+            f"Only one annotator, {shown(coded.annotators[0])}, is there, so there is nothing to compare."
             if annotators == 1
             else "No two annotators share a task, so there is nothing to compare."
         )

@@ -21,7 +21,7 @@ from scipy import sparse, stats
 
 from labelguard_analytics.counts import PERIODS, _groups, _posterior
 from labelguard_analytics.fdr import fdr
-from labelguard_analytics.frames import BadJudgments, Coded, Floats, read
+from labelguard_analytics.frames import BadJudgments, Coded, Floats, read, shown
 from labelguard_analytics.truth import Truth
 
 Known = Truth | pd.Series | pd.DataFrame | None
@@ -426,7 +426,9 @@ def confusing_items(
     assert given is not None  # noqa: S101 - one of them is there
     missing = tasks.difference(given.index)
     if len(missing):
-        raise BadJudgments(f"Task {missing[0]!r} has judgments but no {'text' if text is not None else 'features'}.")
+        raise BadJudgments(
+            f"Task {shown(missing[0])} has judgments but no {'text' if text is not None else 'features'}."
+        )
     if len(kept) < 4:
         return ItemClusters(pd.DataFrame(), pd.Series(dtype=np.int64))
     score = score[kept]
@@ -472,10 +474,12 @@ def _text_vectors(texts: list[str], seed: int) -> tuple[Floats, Any, list[str]]:
 def _feature_vectors(features: pd.DataFrame) -> tuple[Floats, Any, list[str]]:
     from sklearn.preprocessing import StandardScaler
 
-    values = features.to_numpy(dtype=np.float64)
+    values = features.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
-        raise BadJudgments(f"The feature {features.columns[column]!r} of task {features.index[row]!r} is no number.")
+        raise BadJudgments(
+            f"The feature {shown(features.columns[column])} of task {shown(features.index[row])} is no finite number."
+        )
     scaled: Floats = StandardScaler().fit_transform(values)
     return scaled, scaled, [str(name) for name in features.columns]
 

@@ -21,7 +21,7 @@ def frame(**columns: Any) -> pd.DataFrame:
 BAD = [
     ({"task": None}, "nominal", r"column 'task' is empty in row 'r1'"),
     ({"label": ["a", "b", "c"]}, "nominal", r"column 'label' is unknown"),
-    ({"value": ["x", 1, "x"]}, "nominal", r"column 'value' mixes types: row 'r1' holds a str, row 'r2' a int"),
+    ({"value": ["x", 1, "x"]}, "nominal", r"column 'value' mixes types: row 'r1' holds a str, row 'r2' an int"),
     ({"value": ["x", None, "x"]}, "nominal", r"column 'value' is empty in row 'r2'"),
     ({"value": ["x", pd.NA, "x"]}, "nominal", r"column 'value' is empty in row 'r2'"),
     ({"value": [1.0, np.nan, 2.0]}, "nominal", r"column 'value' is empty in row 'r2'"),

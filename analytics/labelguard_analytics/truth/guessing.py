@@ -75,8 +75,7 @@ class GuessingModel:
         shard, said = self.votes.shards[number], self.said[number]
         chance = guess[said]
         known = posterior[shard.task, shard.label] * knows / (knows + chance)
-        counts: Floats = np.bincount(said, shard.weight * (1 - known), len(guess))
-        return counts
+        return np.bincount(said, shard.weight * (1 - known), len(guess)).astype(np.float64, copy=False)
 
     def _posterior(self, number: int, knows: Floats, guess: Floats, expected: Floats) -> Floats:
         """Each label's probability for each task of a shard (tasks x labels)."""
@@ -84,7 +83,8 @@ class GuessingModel:
         # Guessing is as likely whatever the truth is; only the label that was said can also have been known.
         lift = shard.weight * np.log1p(knows[shard.annotator] / guess[self.said[number]])
         cells = shard.task * self.votes.labels + shard.label
-        table: Floats = np.bincount(cells, lift, shard.tasks * self.votes.labels).reshape(shard.tasks, -1)
+        counts = np.bincount(cells, lift, shard.tasks * self.votes.labels).astype(np.float64, copy=False)
+        table: Floats = counts.reshape(shard.tasks, -1)
         table += expected
         table -= table.max(axis=1, keepdims=True)
         np.exp(table, out=table)
