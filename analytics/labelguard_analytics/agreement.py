@@ -309,6 +309,8 @@ def krippendorff_alpha(
         BadJudgments: the frame is not what it must be, or its values do not fit the metric.
         ValueError: there is no such metric.
     """
+    if not callable(metric) and not isinstance(metric, str):
+        raise TypeError(f"The metric must be a name, a function or a Label Studio tag, but it is {metric!r}.")
     if callable(metric):
         return _similarity_alpha(read(judgments, kind="any"), metric, interval, repetitions, seed)
     if metric in TAGS:
@@ -615,6 +617,8 @@ def agreement_by_task(judgments: pd.DataFrame | Coded, metric: Metric = "nominal
 
 
 def _pair_score(metric: Metric, options: dict[str, Any]) -> tuple[Kind, Callable[[Any, Any], float] | None]:
+    if not callable(metric) and not isinstance(metric, str):
+        raise TypeError(f"The metric must be a name, a function or a Label Studio tag, but it is {metric!r}.")
     if callable(metric):
         return "any", metric
     if metric in TAGS:
@@ -944,7 +948,9 @@ def cohen_kappa(
         raise ValueError("Name both annotators or none.")
     wanted: tuple[int, int] | None = None
     if a is not None:
-        places = [coded.annotators.get_indexer(pd.Index([name]))[0] for name in (a, b)]
+        if not pd.api.types.is_scalar(a) or not pd.api.types.is_scalar(b):
+            raise TypeError(f"a and b must each name one annotator, but they are {a!r} and {b!r}.")
+        places = [coded.annotators.get_indexer(pd.Index([name], dtype=object))[0] for name in (a, b)]
         for name, place in zip((a, b), places, strict=True):
             if place < 0:
                 raise ValueError(f"There is no annotator {name!r} in these judgments.")
@@ -1071,8 +1077,8 @@ def _kappa(
     if typical < _SHARED:
         found = coefficient.disagreement()
         reason = (
-            f"Too little data for an interval: two annotators share only {typical:.0f} tasks, where at least {_SHARED} "
-            "are needed."
+            f"Too little data for an interval: two annotators share only {typical:.0f} of the tasks, where at least "
+            f"{_SHARED} are needed."
         )
         if not math.isnan(found):
             return Estimate(1.0 - found, math.nan, math.nan, shared, units.judgments, reason)

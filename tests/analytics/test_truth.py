@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -358,8 +359,14 @@ def test_bad_options_are_refused() -> None:
         hierarchical_dawid_skene(frame, strength=0)
     with pytest.raises(ValueError, match="iterations must be at least 1"):
         dawid_skene(frame, iterations=0)
+    with pytest.raises(TypeError, match=r"threads must be a whole number, but it is 1\.5"):
+        dawid_skene(frame, threads=1.5)
+    with pytest.raises(ValueError, match="class_shares must be from 0 to 1, or 'majority', but it is 2"):
+        one_coin(frame, class_shares=2)
     with pytest.raises(ValueError, match="values must be"):
         infer_truth(frame, values="colour")
+    with pytest.raises(BadJudgments, match=r"must be a pandas DataFrame .* not a list"):
+        infer_truth([1, 2])
     with pytest.raises(BadJudgments, match="consensus_regions"):
         infer_truth(pd.DataFrame({"task": [1, 1], "annotator": [1, 2], "value": [[{"id": "r"}], [{"id": "s"}]]}))
 
@@ -429,6 +436,13 @@ def test_ordered_labels_are_rounded_consensus() -> None:
         ordinal_truth(pd.DataFrame({"task": [1, 1], "annotator": [1, 2], "value": ["a", "b"]}))
 
 
+def test_ordered_labels_explain_themselves_too() -> None:
+    """How many tasks have a sure label, and how biased people are."""
+    ratings = pd.DataFrame({"task": [1, 1, 1, 2, 2, 2], "annotator": list("abcabc"), "value": [1, 1, 1, 4, 4, 5]})
+
+    assert ordinal_truth(ratings).explain().startswith("2 of 2 tasks have a label of probability 0.8 or more.")
+
+
 def test_sets_of_labels_are_inferred_label_by_label() -> None:
     """Labels that most good annotators give belong to the set, and an empty set is an answer."""
     rng = np.random.default_rng(14)
@@ -445,6 +459,18 @@ def test_sets_of_labels_are_inferred_label_by_label() -> None:
     assert found.annotators["accuracy"].between(0.75, 0.93).all()
     assert () in set(found.labels)
     assert infer_truth(pd.DataFrame(rows, columns=["task", "annotator", "value"])).method == "multi_label_truth"
+
+
+def test_known_sets_may_hold_a_label_that_nobody_gave() -> None:
+    """It belongs to the answer as gold says; gold of another kind is refused with its row."""
+    frame = pd.DataFrame({"task": [1, 1, 2, 2], "annotator": list("abab"), "value": [["x"], ["x"], ["x"], ["y"]]})
+    known: Any = [["x", "z"], ["x", "z"], None, None]
+    found = multi_label_truth(frame.assign(gold=known))
+
+    assert found.labels.loc[1] == ("x", "z")
+    with pytest.raises(BadJudgments, match="column 'gold' must hold lists of labels like 'value', but row 2 holds 7"):
+        known = [None, None, 7, None]
+        multi_label_truth(frame.assign(gold=known))
 
 
 def span(start: int, end: int, label: str) -> dict[str, object]:
