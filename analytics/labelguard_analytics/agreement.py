@@ -1,7 +1,8 @@
 """How well annotators agree, beyond chance where that can be said, and how sure that is.
 
 Every function takes a frame of judgments (see :mod:`labelguard_analytics.frames`) in which any judgment may be
-missing, and gives an :class:`~labelguard_analytics.Estimate`.
+missing, and gives an :class:`~labelguard_analytics.Estimate`. Where somebody judged a task several times, the latest
+by ``at`` counts; without ``at`` say which one does, as ``drop_duplicates(["task", "annotator"], keep="last")`` would.
 
 **What the intervals mean.** They are over tasks: had other tasks of the same kind been judged **by the same
 annotators**, the value would lie in the interval in 95 of 100 cases. The annotators count as fixed, so nothing is

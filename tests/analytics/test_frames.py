@@ -100,6 +100,18 @@ def test_whole_numbers_are_coded_in_their_order(values: list[Any]) -> None:
     assert sorted(set(values)) == list(coded.tasks)
 
 
+def test_a_repeated_judgment_is_refused_with_its_rows_and_what_to_do() -> None:
+    """Without times nobody knows which one counts; the step that is named makes the frame readable."""
+    twice = frame(task=[1, 1, 1], annotator=["ann", "ann", "ann"])
+    for function in (krippendorff_alpha, fleiss_kappa):
+        with pytest.raises(
+            BadJudgments, match=r"in rows 'r1' and 'r2' \(task 1, annotator ann\), and 1 more row rep.*"
+        ):
+            function(twice)
+
+    assert read(twice.drop_duplicates(["task", "annotator"], keep="last"), least=1).n == 1
+
+
 def test_the_latest_judgment_of_a_task_counts() -> None:
     """Where an annotator judged a task again, `at` decides."""
     times = pd.to_datetime(["2025-01-02", "2025-01-01", "2025-01-01"])

@@ -466,10 +466,10 @@ def test_known_sets_may_hold_a_label_that_nobody_gave() -> None:
     frame = pd.DataFrame({"task": [1, 1, 2, 2], "annotator": list("abab"), "value": [["x"], ["x"], ["x"], ["y"]]})
     known: Any = [["x", "z"], ["x", "z"], None, None]
     found = multi_label_truth(frame.assign(gold=known))
+    known = [None, None, 7, None]
 
     assert found.labels.loc[1] == ("x", "z")
     with pytest.raises(BadJudgments, match="column 'gold' must hold lists of labels like 'value', but row 2 holds 7"):
-        known = [None, None, 7, None]
         multi_label_truth(frame.assign(gold=known))
 
 
