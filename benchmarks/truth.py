@@ -1,10 +1,11 @@
 """Truth inference beside crowd-kit's methods: how often it is right on public data, and how long Dawid-Skene takes.
 
-    python benchmarks/truth.py [--draws 2] [--only-ours] [--judgments 1000000] [--largest 10000000]
+    python benchmarks/truth.py [--draws 2] [--only-ours] [--cache FILE] [--judgments 1000000]
 
 **Right**: the seven crowd sets with known answers of LABELGUARD_CROWD_DATA, the answers hidden. Accuracy and
 macro-F1 in percent, with all judgments and with 5 and 3 of each task (means over ``--draws`` random choices; 20 is
-what docs/truth-and-confusion.md shows, and takes hours because of the other package). Nothing is tuned to a set.
+what docs/truth-and-confusion.md shows, and takes hours because of the other package: with ``--cache`` its finished
+results are kept, and the next run goes on from there). Nothing is tuned to a set.
 
 **Fast**: made-up judgments of 100 annotators, 20 labels, 3 for each task, from integer codes, the same number of
 steps for both, in one run; then how memory grows.
@@ -18,7 +19,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,15 @@ OURS: dict[str, Callable[[pd.DataFrame], Truth]] = {
     "hierarchical": hierarchical_dawid_skene,
     "one_coin": one_coin,
 }
+THEIRS = {
+    "MajorityVote": "MajorityVote",
+    "DawidSkene": "DawidSkene",
+    "OneCoin": "OneCoinDawidSkene",
+    "GLAD": "GLAD",
+    "MACE": "MACE",
+    "MMSR": "MMSR",
+}
+"""Methods of crowd-kit by the name in the table; its defaults, and seeds where it takes them."""
 
 
 def crowd_sets() -> dict[str, pd.DataFrame]:
@@ -61,44 +72,73 @@ def keep(frame: pd.DataFrame, per_task: int, draw: int) -> pd.DataFrame:
     return shuffled[shuffled.groupby("task").cumcount() < per_task].sort_index()
 
 
-def ours(frame: pd.DataFrame) -> Iterator[tuple[str, pd.Series[Any]]]:
-    """The labels each of our methods finds, without seeing gold."""
-    for name, method in OURS.items():
-        yield name, method(frame[["task", "annotator", "value"]]).labels
-
-
-def theirs(frame: pd.DataFrame) -> Iterator[tuple[str, pd.Series[Any]]]:
-    """The labels each of crowd-kit's methods finds with its defaults."""
+def their(method: str) -> Callable[[pd.DataFrame], pd.Series[Any]]:
+    """One of crowd-kit's methods with its defaults, as a function from judgments to labels."""
     from crowdkit import aggregation
 
-    renamed = frame.rename(columns={"annotator": "worker", "value": "label"})[["task", "worker", "label"]]
-    methods = {
-        "MajorityVote": aggregation.MajorityVote(),
-        "DawidSkene": aggregation.DawidSkene(),
-        "OneCoin": aggregation.OneCoinDawidSkene(),
-        "GLAD": aggregation.GLAD(),
-        "MACE": aggregation.MACE(random_state=0),
-        "MMSR": aggregation.MMSR(random_state=0),
-    }
-    for name, method in methods.items():
-        yield f"crowd-kit {name}", method.fit_predict(renamed)
+    made = getattr(aggregation, THEIRS[method])
+    settings = {"random_state": 0} if method in ("MACE", "MMSR") else {}
+
+    def labels(frame: pd.DataFrame) -> pd.Series[Any]:
+        renamed = frame.rename(columns={"annotator": "worker", "value": "label"})[["task", "worker", "label"]]
+        found: pd.Series[Any] = made(**settings).fit_predict(renamed)
+        return found
+
+    return labels
 
 
-def measure(draws: int, *, only_ours: bool) -> pd.DataFrame:
+class Cache:
+    """Finished results of the other package in a file of lines, so that a comparison of hours can be resumed.
+
+    A result is known by the method, the package's version, the set, the judgments kept of each task and the draw.
+    Our own methods are never kept: what is measured is the code that is there.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.version = version("crowd-kit")
+        self.known: dict[tuple[str, str, str, int, int], tuple[float, float]] = {}
+        for line in path.read_text().splitlines() if path and path.exists() else ():
+            method, package, name, per_task, draw, right, score = line.split(",")
+            self.known[method, package, name, int(per_task), int(draw)] = float(right), float(score)
+
+    def get(self, method: str, name: str, per_task: int, draw: int) -> tuple[float, float] | None:
+        """Accuracy and macro-F1 where they are known."""
+        return self.known.get((method, self.version, name, per_task, draw))
+
+    def put(self, method: str, name: str, per_task: int, draw: int, scores: tuple[float, float]) -> None:
+        """Remember a result and write it down at once."""
+        key = (method, self.version, name, per_task, draw)
+        self.known[key] = scores
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(",".join(map(str, (*key, *scores))) + "\n")
+
+
+def scores(labels: pd.Series[Any], gold: pd.Series[Any]) -> tuple[float, float]:
+    """Accuracy and macro-F1 in percent; a task without a label counts as wrong."""
+    found = labels.reindex(gold.index)
+    return 100 * float((found == gold).mean()), 100 * float(f1_score(gold, found, average="macro"))
+
+
+def measure(draws: int, *, only_ours: bool, cache: Cache) -> pd.DataFrame:
     """Accuracy and macro-F1 of every method, set, number per task and draw."""
     rows = []
     for name, frame in crowd_sets().items():
         gold = frame.drop_duplicates("task").set_index("task")["gold"]
         for per_task in PER_TASK:
             for draw in range(draws if per_task else 1):
-                sample = keep(frame, per_task, draw)
-                for methods in (ours,) if only_ours else (ours, theirs):
-                    for method, labels in methods(sample):
-                        found = labels.reindex(gold.index)
-                        right = float((found == gold).mean())
-                        score = float(f1_score(gold, found, average="macro"))
-                        rows.append((per_task, name, draw, method, 100 * right, 100 * score))
-    return pd.DataFrame(rows, columns=["per task", "set", "draw", "method", "accuracy", "F1"])
+                sample = keep(frame, per_task, draw)[["task", "annotator", "value"]]
+                at = (name, per_task, draw)
+                for method, infer in OURS.items():
+                    rows.append((*at, method, *scores(infer(sample).labels, gold)))
+                for method in () if only_ours else THEIRS:
+                    found = cache.get(method, *at)
+                    if found is None:
+                        found = scores(their(method)(sample), gold)
+                        cache.put(method, *at, found)
+                    rows.append((*at, f"crowd-kit {method}", *found))
+    return pd.DataFrame(rows, columns=["set", "per task", "draw", "method", "accuracy", "F1"])
 
 
 def show(measured: pd.DataFrame) -> None:
@@ -171,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--only-ours", action="store_true", help="leave the other package out")
+    parser.add_argument("--cache", type=Path, help="keep the other package's finished results in this file")
     parser.add_argument("--judgments", type=int, default=1_000_000)
     parser.add_argument("--largest", type=int, default=10_000_000)
     parser.add_argument("--one-size", type=int, help=argparse.SUPPRESS)
@@ -184,7 +225,7 @@ def main() -> None:
     print(f"\nDawid-Skene, {STEPS} steps, how it grows:")
     for size in (arguments.largest // 100, arguments.largest // 10, arguments.largest):
         subprocess.run([sys.executable, __file__, "--one-size", str(size)], check=True)
-    measured = measure(arguments.draws, only_ours=arguments.only_ours)
+    measured = measure(arguments.draws, only_ours=arguments.only_ours, cache=Cache(arguments.cache))
     if len(measured):
         show(measured)
 

@@ -1,7 +1,8 @@
 """How well annotators agree, beyond chance where that can be said, and how sure that is.
 
 Every function takes a frame of judgments (see :mod:`labelguard_analytics.frames`) in which any judgment may be
-missing, and gives an :class:`~labelguard_analytics.Estimate`.
+missing, and gives an :class:`~labelguard_analytics.Estimate`. Where somebody judged a task several times, the latest
+by ``at`` counts; without ``at`` say which one does, as ``drop_duplicates(["task", "annotator"], keep="last")`` would.
 
 **What the intervals mean.** They are over tasks: had other tasks of the same kind been judged **by the same
 annotators**, the value would lie in the interval in 95 of 100 cases. The annotators count as fixed, so nothing is
@@ -31,7 +32,7 @@ import pandas as pd
 from scipy import stats
 
 from labelguard_analytics.estimate import Estimate, unknown
-from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, Kind, read
+from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, Kind, read, row_of, shown
 from labelguard_analytics.similarities import TAGS, BadResult, set_similarity, similarity
 from labelguard_analytics.units import (
     FEW,
@@ -260,8 +261,8 @@ def check_ordered(categories: pd.Index[Any], *, ordered: bool, what: str) -> Non
     """
     if not ordered and len(categories) > 2:
         raise BadJudgments(
-            f"The column 'value' holds labels without an order, such as {categories[0]!r}, but {what} need one; make "
-            "it an ordered categorical column or numbers."
+            f"The column 'value' holds labels without an order, such as {shown(categories[0])}, but {what} need one; "
+            "make it an ordered categorical column or numbers."
         )
 
 
@@ -309,6 +310,8 @@ def krippendorff_alpha(
         BadJudgments: the frame is not what it must be, or its values do not fit the metric.
         ValueError: there is no such metric.
     """
+    if not callable(metric) and not isinstance(metric, str):
+        raise TypeError(f"The metric must be a name, a function or a Label Studio tag, but it is {metric!r}.")
     if callable(metric):
         return _similarity_alpha(read(judgments, kind="any"), metric, interval, repetitions, seed)
     if metric in TAGS:
@@ -379,7 +382,7 @@ def _number_alpha(coded: Coded, metric: str, interval: Interval, repetitions: in
     if len(values) and float(values[0]) < 0:
         where = int(np.flatnonzero(np.asarray(coded.frame["value"], dtype=np.float64) < 0)[0])
         raise BadJudgments(
-            f"The column 'value' is negative in row {coded.frame.index[where]!r}, where the ratio metric needs "
+            f"The column 'value' is negative in row {row_of(coded.frame, where)}, where the ratio metric needs "
             "numbers from 0."
         )
     units = Units(codes.astype(np.int32), units.unit, units.sizes, units.weight, len(values))
@@ -422,7 +425,7 @@ def _in_row(coded: Coded, compare: Callable[[Any, Any], float], bad: BadResult) 
         try:
             compare(value, value)
         except BadResult as own:
-            return BadJudgments(f"The column 'value' cannot be compared in row {row!r}: {own}")
+            return BadJudgments(f"The column 'value' cannot be compared in row {shown(row)}: {own}")
     return BadJudgments(f"The column 'value' holds results that cannot be compared: {bad}")
 
 
@@ -456,7 +459,7 @@ def _similarity_alpha(
         found = np.array([float(compare(a, b)) for a, b in zip(one, other, strict=True)], dtype=np.float64)
         outside = ~((found >= 0) & (found <= 1))  # also NaN
         if outside.any():
-            raise ValueError(f"A similarity must lie from 0 to 1, but the metric returned {found[outside][0]!r}.")
+            raise ValueError(f"A similarity must lie from 0 to 1, but the metric returned {shown(found[outside][0])}.")
         return found
 
     return _sampled(Units.of(coded, 2), score, coded, interval, repetitions, seed)
@@ -615,6 +618,8 @@ def agreement_by_task(judgments: pd.DataFrame | Coded, metric: Metric = "nominal
 
 
 def _pair_score(metric: Metric, options: dict[str, Any]) -> tuple[Kind, Callable[[Any, Any], float] | None]:
+    if not callable(metric) and not isinstance(metric, str):
+        raise TypeError(f"The metric must be a name, a function or a Label Studio tag, but it is {metric!r}.")
     if callable(metric):
         return "any", metric
     if metric in TAGS:
@@ -674,7 +679,8 @@ def _row(found: Estimate) -> tuple[Any, ...]:
 
 
 def _labels_or_sets(judgments: Any) -> Kind:
-    if isinstance(judgments, pd.DataFrame) and "value" in judgments.columns and judgments["value"].dtype == object:
+    """What the first value is; a frame that cannot be read is left for the reader to refuse."""
+    if isinstance(judgments, pd.DataFrame) and list(judgments.columns).count("value") == 1:
         first = next(iter(judgments["value"]), None)
         if isinstance(first, (list, tuple, set, frozenset)):
             return "set"
@@ -943,7 +949,9 @@ def cohen_kappa(
         raise ValueError("Name both annotators or none.")
     wanted: tuple[int, int] | None = None
     if a is not None:
-        places = [coded.annotators.get_indexer(pd.Index([name]))[0] for name in (a, b)]
+        if not pd.api.types.is_scalar(a) or not pd.api.types.is_scalar(b):
+            raise TypeError(f"a and b must each name one annotator, but they are {a!r} and {b!r}.")
+        places = [coded.annotators.get_indexer(pd.Index([name], dtype=object))[0] for name in (a, b)]
         for name, place in zip((a, b), places, strict=True):
             if place < 0:
                 raise ValueError(f"There is no annotator {name!r} in these judgments.")
@@ -1053,7 +1061,7 @@ def _kappa(
     shared = int((sizes > 1).sum())
     if not parts or not shared:
         return unknown(
-            f"Only one annotator, {coded.annotators[0]!r}, is there, so there is nothing to compare."
+            f"Only one annotator, {shown(coded.annotators[0])}, is there, so there is nothing to compare."
             if annotators == 1
             else "No two annotators share a task, so there is nothing to compare."
         )
@@ -1070,8 +1078,8 @@ def _kappa(
     if typical < _SHARED:
         found = coefficient.disagreement()
         reason = (
-            f"Too little data for an interval: two annotators share only {typical:.0f} tasks, where at least {_SHARED} "
-            "are needed."
+            f"Too little data for an interval: two annotators share only {typical:.0f} of the tasks, where at least "
+            f"{_SHARED} are needed."
         )
         if not math.isnan(found):
             return Estimate(1.0 - found, math.nan, math.nan, shared, units.judgments, reason)

@@ -19,6 +19,7 @@ from scipy.special import expit, logit
 from labelguard_analytics.confusion import Known, group_judgments, known_truth
 from labelguard_analytics.counts import PERIODS
 from labelguard_analytics.frames import BadJudgments, Coded, Floats, read
+from labelguard_analytics.options import check_whole
 from labelguard_analytics.truth import Truth, infer_truth
 from labelguard_analytics.truth.models import Fitted
 from labelguard_analytics.truth.result import make_truth
@@ -176,8 +177,7 @@ class _Stated:
 
 def _edges(bins: int | Sequence[float], confidence: Floats) -> Floats:
     if isinstance(bins, int):
-        if bins < 1:
-            raise ValueError(f"bins must be at least 1, but it is {bins}.")
+        check_whole("bins", bins, 1)
         if not len(confidence):
             return np.array([0.0, 1.0])
         edges: Floats = np.unique(np.quantile(confidence, np.linspace(0, 1, bins + 1))).astype(np.float64)

@@ -21,7 +21,8 @@ from scipy import sparse, stats
 
 from labelguard_analytics.counts import PERIODS, _groups, _posterior
 from labelguard_analytics.fdr import fdr
-from labelguard_analytics.frames import BadJudgments, Coded, Floats, read
+from labelguard_analytics.frames import BadJudgments, Coded, Floats, read, shown
+from labelguard_analytics.options import check_whole
 from labelguard_analytics.truth import Truth
 
 Known = Truth | pd.Series | pd.DataFrame | None
@@ -64,11 +65,11 @@ class Confusion:
             return f"{first} No label is taken for another."
         top = confused.iloc[0]
         verb = "is taken for" if self.reference == "truth" else "is answered with"
-        second = f"Most often {top['truth']!r} {verb} {top['label']!r}: {top['count']:.0f} times, {top['rate']:.1%}"
-        second += f" of {top['truth']!r}"
+        was, said, times = shown(top["truth"]), shown(top["label"]), round(top["count"])
+        second = f"Most often {was} {verb} {said}: {times} time{'s' * (times != 1)}, {top['rate']:.1%} of {was}"
         if not np.isnan(top["low"]):
             second += f" (95% interval {top['low']:.1%} to {top['high']:.1%})"
-        if not np.isnan(top["lift"]):
+        if np.isfinite(top["lift"]):
             second += f", {top['lift']:.1f} times the chance rate"
         return f"{first} {second}, the other way round {top['reverse']:.1%}."
 
@@ -83,7 +84,7 @@ def confusion(judgments: pd.DataFrame | Coded, truth: Known = None, by: str | Se
     >>> found.matrix.loc["b"].to_dict()
     {'a': 1.0, 'b': 3.0}
     >>> found.explain()
-    "Of 6 judgments on 3 tasks, 16.7% are wrong. Most often 'b' is taken for 'a': 1 times, 25.0% of 'b', the other \
+    "Of 6 judgments on 3 tasks, 16.7% are wrong. Most often 'b' is taken for 'a': 1 time, 25.0% of 'b', the other \
 way round 0.0%."
 
     Args:
@@ -414,10 +415,14 @@ def confusing_items(
 
     Raises:
         BadJudgments: the frame is not what it must be, or a task has no text or features.
-        ValueError: both ``text`` and ``features`` are given, or neither.
+        ValueError: both ``text`` and ``features`` are given, or neither, or ``groups`` is no whole number from 2.
     """
     if (text is None) == (features is None):
         raise ValueError("confusing_items needs either text or features.")
+    if not isinstance(text, pd.Series | None) or not isinstance(features, pd.DataFrame | None):
+        raise BadJudgments("confusing_items needs text as a Series, or features as a DataFrame, indexed by task.")
+    if groups is not None:
+        check_whole("groups", groups, 2)
     coded = read(judgments, least=1, repeats=True)
     score = spread_of_errors(coded, known_truth(coded, truth))
     kept = np.flatnonzero(~np.isnan(score))
@@ -426,7 +431,12 @@ def confusing_items(
     assert given is not None  # noqa: S101 - one of them is there
     missing = tasks.difference(given.index)
     if len(missing):
-        raise BadJudgments(f"Task {missing[0]!r} has judgments but no {'text' if text is not None else 'features'}.")
+        raise BadJudgments(
+            f"Task {shown(missing[0])} has judgments but no {'text' if text is not None else 'features'}."
+        )
+    empty = tasks[text.reindex(tasks).isna().to_numpy()] if text is not None else tasks[:0]
+    if len(empty):
+        raise BadJudgments(f"The text of task {shown(empty[0])} is empty.")
     if len(kept) < 4:
         return ItemClusters(pd.DataFrame(), pd.Series(dtype=np.int64))
     score = score[kept]
@@ -472,10 +482,12 @@ def _text_vectors(texts: list[str], seed: int) -> tuple[Floats, Any, list[str]]:
 def _feature_vectors(features: pd.DataFrame) -> tuple[Floats, Any, list[str]]:
     from sklearn.preprocessing import StandardScaler
 
-    values = features.to_numpy(dtype=np.float64)
+    values = features.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
-        raise BadJudgments(f"The feature {features.columns[column]!r} of task {features.index[row]!r} is no number.")
+        raise BadJudgments(
+            f"The feature {shown(features.columns[column])} of task {shown(features.index[row])} is no finite number."
+        )
     scaled: Floats = StandardScaler().fit_transform(values)
     return scaled, scaled, [str(name) for name in features.columns]
 

@@ -21,7 +21,8 @@ import pyarrow as pa
 from labelguard_analytics import agreement
 from labelguard_analytics.agreement import Pairwise, Weights
 from labelguard_analytics.estimate import Estimate, unknown
-from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, encode, read
+from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, encode, read, shown
+from labelguard_analytics.options import check_whole
 from labelguard_analytics.units import Units
 
 Keys = npt.NDArray[np.int64]
@@ -154,7 +155,9 @@ class Counts:
 
         Raises:
             BadJudgments: the frame is not what it must be, or ``truth`` does not fit it.
+            ValueError: ``bins`` is no whole number from 1.
         """
+        check_whole("bins", bins, 1)
         columns = ["at" if name in PERIODS else name for name in by]
         coded = read(judgments, needs=columns, least=1)
         labels, annotators = len(coded.categories), len(coded.annotators)
@@ -582,9 +585,14 @@ def _posterior(coded: Coded, truth: pd.Series[Any] | pd.DataFrame | None) -> tup
     elif isinstance(truth, pd.DataFrame):
         strange = truth.columns.difference(coded.categories)
         if len(strange) and bool((truth[strange].to_numpy() > 0).any()):
-            raise BadJudgments(f"The truth has the label {strange[0]!r}, which the column 'value' has not.")
+            raise BadJudgments(f"The truth has the label {shown(strange[0])}, which the column 'value' has not.")
         posterior = truth.reindex(index=coded.tasks, columns=coded.categories).fillna(0.0).to_numpy(dtype=np.float64)
         return posterior, posterior.sum(axis=0)
+    elif not isinstance(truth, pd.Series):
+        raise BadJudgments(
+            "The truth must be labels indexed by task, a posterior (tasks x labels) or what truth inference gives, "
+            f"not {type(truth).__name__}."
+        )
     else:
         answers = truth.reindex(coded.tasks)
         known = answers.notna().to_numpy()
@@ -593,8 +601,8 @@ def _posterior(coded: Coded, truth: pd.Series[Any] | pd.DataFrame | None) -> tup
         if (codes[known] < 0).any():
             where = int(np.flatnonzero(known & (codes < 0))[0])
             raise BadJudgments(
-                f"The truth of task {coded.tasks[where]} is {answers.iloc[where]!r}, which the column 'value' has not; "
-                "make it a categorical column that names all labels."
+                f"The truth of task {coded.tasks[where]} is {shown(answers.iloc[where])}, which the column 'value' has "
+                "not; make it a categorical column that names all labels."
             )
     if not (codes >= 0).any():
         return None, np.zeros(size)

@@ -3,7 +3,9 @@
 A frame has one row for each judgment and the columns ``task``, ``annotator`` and ``value``, and may have ``at``
 (when; datetime), ``duration`` (seconds), ``confidence`` (0 to 1), ``source`` (where the task's data came from),
 ``cohort`` (the annotator's group) and ``gold`` (the task's known answer). An annotator has one judgment for each
-task: where a frame has several, the latest by ``at`` counts, and without ``at`` that is an error.
+task: where a frame has several, the latest by ``at`` counts. Without ``at`` truth inference, confusion and
+calibration count all of them; agreement refuses them, because it would take people who agree with themselves for
+people who agree. ``judgments.drop_duplicates(["task", "annotator"], keep="last")`` then says which one counts.
 
 What is wrong with a frame is said in one sentence that names the column and the row (by its index label).
 """
@@ -26,6 +28,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Kind: TypeAlias = Literal["nominal", "number", "set", "result", "any"]
 """What a value is: one label; a number; several labels; a list of Label Studio result items; anything at all."""
 
+SETS = (list, tuple, set, frozenset)
+"""What a set of labels may come as."""
 REQUIRED = ("task", "annotator", "value")
 OPTIONAL = ("at", "duration", "confidence", "source", "cohort", "gold")
 
@@ -218,7 +222,9 @@ def read(
     if kind == "any":
         return Coded(kind, task, annotator, _objects(column), tasks, annotators, empty, frame=frame)
     if kind == "set":
-        codes, sets, labels = _sets(column)
+        # Known answers may have labels that nobody gave; what gold holds is checked where it is used.
+        answers = [value for value in frame.get("gold", ()) if isinstance(value, SETS)]
+        codes, sets, labels = _sets(column, answers)
         return Coded(kind, task, annotator, codes, tasks, annotators, labels, sets, frame=frame)
     codes, labels = encode(column, "value", keep_unused=True)
     if "gold" in frame.columns:
@@ -234,13 +240,13 @@ def kind_of(judgments: pd.DataFrame) -> Kind:
     >>> kind_of(pd.DataFrame({"task": [1, 1], "annotator": [1, 2], "value": [["a"], ["a", "b"]]}))
     'set'
     """
-    _check_columns(judgments, (), judgments.columns)
+    _check_columns(judgments, (), judgments.columns if isinstance(judgments, pd.DataFrame) else ())
     if judgments.empty:
         raise BadJudgments(_too_few(judgments, 1))
     column = judgments["value"]
     if column.dtype != object:
         return "number" if column.dtype.kind == "f" else "nominal"
-    lists = [value for value in column.head(1000) if isinstance(value, (list, tuple, set, frozenset))]
+    lists = [value for value in column.head(1000) if isinstance(value, SETS)]
     if lists:
         return "result" if any(isinstance(item, dict) for value in lists for item in value) else "set"
     return "number" if pd.api.types.infer_dtype(column, skipna=True) == "floating" else "nominal"
@@ -273,7 +279,7 @@ def encode(
         found, values = pd.factorize(column, sort=True)
         codes = found.astype(np.int32)
     if not missing and codes.size and int(codes.min()) < 0:
-        raise BadJudgments(f"The column {name!r} is empty in row {_row(column, int(codes.argmin()))}.")
+        raise BadJudgments(f"The column {name!r} is empty in row {row_of(column, int(codes.argmin()))}.")
     return codes, values
 
 
@@ -311,8 +317,14 @@ def _without_unused(codes: Codes, values: pd.Index[Any]) -> tuple[Codes, pd.Inde
     return places[codes], values[used]
 
 
-def _row(column: pd.Series[Any] | pd.DataFrame, position: int) -> str:
-    return repr(_plain(column.index[position]))
+def row_of(column: pd.Series[Any] | pd.DataFrame, position: int) -> str:
+    """The index label of a row, as errors name it."""
+    return shown(column.index[position])
+
+
+def shown(value: Any) -> str:
+    """A value as errors show it: as Python writes it, numpy's numbers as plain ones."""
+    return repr(_plain(value))
 
 
 def _plain(value: Any) -> Any:
@@ -330,7 +342,7 @@ def _check_scalars(column: pd.Series[Any], name: str) -> None:
     if column.dtype.kind == "f":
         infinite = np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan))
         if infinite.any():
-            raise BadJudgments(f"The column {name!r} is infinite in row {_row(column, _first(infinite))}.")
+            raise BadJudgments(f"The column {name!r} is infinite in row {row_of(column, _first(infinite))}.")
         return
     if column.dtype != object:
         return
@@ -344,17 +356,17 @@ def _check_scalars(column: pd.Series[Any], name: str) -> None:
     for position, value in enumerate(column):
         if isinstance(value, (list, tuple, set, frozenset, dict, np.ndarray)):
             raise BadJudgments(
-                f"The column {name!r} holds a {type(value).__name__} in row {_row(column, position)}, "
+                f"The column {name!r} holds {_a(type(value))} in row {row_of(column, position)}, "
                 "where one plain value is expected."
             )
         if value is None or value is pd.NA or value is pd.NaT or value != value:
             continue
         if first is None:
-            first, shown = type(value), _row(column, position)
+            first, where = type(value), row_of(column, position)
         elif type(value) is not first:
             raise BadJudgments(
-                f"The column {name!r} mixes types: row {shown} holds a {first.__name__}, "
-                f"row {_row(column, position)} a {type(value).__name__} ({value!r})."
+                f"The column {name!r} mixes types: row {where} holds {_a(first)}, row {row_of(column, position)} "
+                f"{_a(type(value))} ({_short(value)})."
             )
 
 
@@ -362,58 +374,76 @@ def _numbers(column: pd.Series[Any], name: str, *, missing: bool = False) -> Flo
     if column.dtype.kind not in "iuf":
         for position, value in enumerate(column):
             number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-            if not number and not (missing and (value is None or value is pd.NA)):
+            if not number and not _is_empty(value):
                 raise BadJudgments(
-                    f"The column {name!r} must hold numbers, but row {_row(column, position)} holds {value!r}."
+                    f"The column {name!r} must hold numbers, but row {row_of(column, position)} holds {_short(value)}."
                 )
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     infinite = np.isinf(values)
     if infinite.any():
-        raise BadJudgments(f"The column {name!r} is infinite in row {_row(column, _first(infinite))}.")
+        raise BadJudgments(f"The column {name!r} is infinite in row {row_of(column, _first(infinite))}.")
     absent = np.isnan(values)
     if not missing and absent.any():
-        raise BadJudgments(f"The column {name!r} is empty in row {_row(column, _first(absent))}.")
+        raise BadJudgments(f"The column {name!r} is empty in row {row_of(column, _first(absent))}.")
     return values
 
 
+def _is_empty(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def _check_filled(column: pd.Series[Any], position: int, value: Any) -> None:
+    if _is_empty(value):
+        raise BadJudgments(f"The column 'value' is empty in row {row_of(column, position)}.")
+
+
 def _results(column: pd.Series[Any]) -> npt.NDArray[Any]:
-    for position, value in enumerate(column):
+    values = _objects(column)
+    for position, value in enumerate(values):
         if not isinstance(value, (list, tuple)) or not all(isinstance(item, dict) for item in value):
             raise BadJudgments(
                 f"The column 'value' must hold lists of Label Studio result items, but row "
-                f"{_row(column, position)} holds {_short(value)}."
+                f"{row_of(column, position)} holds {_short(value)}."
             )
-    return _objects(column)
+    return values
 
 
 def _objects(column: pd.Series[Any]) -> npt.NDArray[Any]:
     values = np.empty(len(column), dtype=object)
     for position, value in enumerate(column):
-        if value is None or value is pd.NA or (isinstance(value, float) and value != value):
-            raise BadJudgments(f"The column 'value' is empty in row {_row(column, position)}.")
+        _check_filled(column, position, value)
         values[position] = value
     return values
 
 
+def _a(kind: type[Any]) -> str:
+    """The name of a type with its article."""
+    return f"{'an' if kind.__name__[0].lower() in 'aeiou' else 'a'} {kind.__name__}"
+
+
 def _short(value: Any) -> str:
-    text = repr(_plain(value))
+    text = shown(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _sets(column: pd.Series[Any]) -> tuple[Codes, tuple[tuple[int, ...], ...], pd.Index[Any]]:
+def _sets(
+    column: pd.Series[Any], answers: Iterable[Any] = ()
+) -> tuple[Codes, tuple[tuple[int, ...], ...], pd.Index[Any]]:
     known: dict[frozenset[Any], int] = {}
     codes = np.empty(len(column), dtype=np.int32)
     kinds: set[type[Any]] = set()
     for position, value in enumerate(column):
-        if not isinstance(value, (list, tuple, set, frozenset)):
+        _check_filled(column, position, value)
+        if not isinstance(value, SETS):
             raise BadJudgments(
-                f"The column 'value' must hold lists of labels, but row {_row(column, position)} holds {_short(value)}."
+                f"The column 'value' must hold lists of labels, but row {row_of(column, position)} holds "
+                f"{_short(value)}."
             )
         try:
             key = frozenset(value)
         except TypeError:
             raise BadJudgments(
-                f"The column 'value' must hold lists of labels, but row {_row(column, position)} "
+                f"The column 'value' must hold lists of labels, but row {row_of(column, position)} "
                 f"holds a list of {type(next(iter(value))).__name__}."
             ) from None
         number = known.get(key)
@@ -421,12 +451,16 @@ def _sets(column: pd.Series[Any]) -> tuple[Codes, tuple[tuple[int, ...], ...], p
             kinds |= {type(label) for label in key}
             if len(kinds) > 1 or any(label != label for label in key):
                 raise BadJudgments(
-                    f"The column 'value' mixes types or has an empty label in row {_row(column, position)}: "
+                    f"The column 'value' mixes types or has an empty label in row {row_of(column, position)}: "
                     f"{_short(value)}."
                 )
             number = known[key] = len(known)
         codes[position] = number
-    labels = sorted({label for key in known for label in key})
+    named = {label for key in known for label in key}
+    # A label of another type than the rest cannot be sorted among them; gold_sets refuses it.
+    kinds = {type(label) for label in named} or {str}
+    named |= {label for answer in answers for label in answer if type(label) in kinds}
+    labels = sorted(named)
     place = {label: number for number, label in enumerate(labels)}
     sets = [tuple(sorted(place[label] for label in key)) for key in known]
     # Sorted, so that the result does not depend on the order of the rows.
@@ -449,7 +483,7 @@ def _too_few(judgments: pd.DataFrame, least: int) -> str:
         return "There are no judgments: the columns 'task', 'annotator' and 'value' have no row."
     return (
         f"There is too little to compare: the columns 'task', 'annotator' and 'value' have {len(judgments)} row"
-        f"{'s' if len(judgments) > 1 else ''} (row {_row(judgments, 0)}), and at least {least} are needed."
+        f"{'s' if len(judgments) > 1 else ''} (row {row_of(judgments, 0)}), and at least {least} are needed."
     )
 
 
@@ -463,7 +497,8 @@ def _check_columns(judgments: Any, needs: Collection[str], extra: Iterable[Any])
     strange = [column for column in judgments.columns if column not in known]
     for column in REQUIRED:
         if column not in judgments.columns:
-            near = difflib.get_close_matches(column, [str(one) for one in strange], 1)
+            others = [str(one) for one in judgments.columns if one not in (*REQUIRED, *OPTIONAL)]
+            near = difflib.get_close_matches(column, others, 1)
             hint = f"; did you mean it by {near[0]!r}?" if near else _has(judgments.columns)
             raise BadJudgments(f"The column {column!r} is missing{hint}")
     if strange:
@@ -493,7 +528,7 @@ def _check_optional(frame: pd.DataFrame) -> None:
         at = frame["at"]
         if not pd.api.types.is_datetime64_any_dtype(at.dtype):
             raise BadJudgments(
-                f"The column 'at' must hold datetimes, but it holds {at.dtype} (row {_row(frame, 0)}); "
+                f"The column 'at' must hold datetimes, but it holds {at.dtype} (row {row_of(frame, 0)}); "
                 "pandas.to_datetime makes them."
             )
     for column, high in (("duration", np.inf), ("confidence", 1.0)):
@@ -504,7 +539,7 @@ def _check_optional(frame: pd.DataFrame) -> None:
                 where = _first(outside)
                 limits = "at least 0" if np.isinf(high) else "from 0 to 1"
                 raise BadJudgments(
-                    f"The column {column!r} must be {limits}, but row {_row(frame, where)} holds {values[where]:g}."
+                    f"The column {column!r} must be {limits}, but row {row_of(frame, where)} holds {values[where]:g}."
                 )
 
 
@@ -517,20 +552,26 @@ def _last_of_each(frame: pd.DataFrame, task: Codes, annotator: Codes, annotators
     if "at" not in frame.columns:
         first, second = np.flatnonzero(key == key[_first(repeated)])[:2]
         raise BadJudgments(
-            f"The columns 'task' and 'annotator' name the same judgment in rows {_row(frame, first)} and "
-            f"{_row(frame, second)} (task {frame['task'].iloc[first]}, annotator {frame['annotator'].iloc[first]}); "
-            "keep one of them, or add a column 'at' so that the later one counts."
+            f"The columns 'task' and 'annotator' name the same judgment in rows {row_of(frame, first)} and "
+            f"{row_of(frame, second)} (task {frame['task'].iloc[first]}, annotator {frame['annotator'].iloc[first]})"
+            f"{_others(int(pd.Series(key).duplicated().sum()) - 1)}; keep one of them, as "
+            "judgments.drop_duplicates(['task', 'annotator'], keep='last') does, or add a column 'at' so that the "
+            "later one counts."
         )
     at = frame["at"]
     absent = at.isna().to_numpy() & repeated
     if absent.any():
         raise BadJudgments(
-            f"The column 'at' is empty in row {_row(frame, _first(absent))}, whose task the annotator judged more "
+            f"The column 'at' is empty in row {row_of(frame, _first(absent))}, whose task the annotator judged more "
             "than once, so the later judgment cannot be told."
         )
     by_time = np.argsort(at.to_numpy(), kind="stable")
     last = ~pd.Series(key[by_time]).duplicated(keep="last").to_numpy()
     return np.sort(by_time[last])
+
+
+def _others(more: int) -> str:
+    return f", and {more} more row{'s repeat' if more > 1 else ' repeats'} one" if more else ""
 
 
 def _with_gold(
@@ -549,8 +590,8 @@ def _with_gold(
     except TypeError:
         where = _first(np.isin(known, answers.get_indexer(new)))
         raise BadJudgments(
-            f"The column 'gold' holds {_plain(new[0])!r} in row {_row(gold, where)}, which is of another type than the "
-            "values of the column 'value'."
+            f"The column 'gold' holds {shown(new[0])} in row {row_of(gold, where)}, which is of another type than "
+            "the values of the column 'value'."
         ) from None
     places = np.empty(len(order), dtype=np.int32)
     places[order] = np.arange(len(order), dtype=np.int32)
@@ -570,6 +611,39 @@ def _all_different(key: npt.NDArray[np.int64]) -> bool:
     return not bool(np.any(ordered[1:] == ordered[:-1]))
 
 
+def gold_sets(coded: Coded) -> npt.NDArray[np.int64]:
+    """For ``set``: for each task and label, 1 if gold says it belongs there, 0 if not, -1 where nothing is known.
+
+    Raises:
+        BadJudgments: gold is no list of labels like the values, or two rows of a task have different gold.
+    """
+    known = np.full((len(coded.tasks), len(coded.categories)), -1, dtype=np.int64)
+    if "gold" not in coded.frame.columns:
+        return known
+    gold = coded.frame["gold"]
+    told = np.zeros(len(coded.tasks), dtype=bool)
+    for position, (task, answer) in enumerate(zip(coded.task, gold, strict=True)):
+        if _is_empty(answer):
+            continue
+        places = (
+            coded.categories.get_indexer(pd.Index(list(answer), dtype=object)) if isinstance(answer, SETS) else [-1]
+        )
+        if (np.asarray(places) < 0).any():
+            raise BadJudgments(
+                f"The column 'gold' must hold lists of labels like 'value', but row {row_of(gold, position)} holds "
+                f"{_short(answer)}."
+            )
+        own = np.zeros(len(coded.categories), dtype=np.int64)
+        own[places] = 1
+        if told[task] and not np.array_equal(known[task], own):
+            raise BadJudgments(
+                f"The column 'gold' holds different answers for task {coded.tasks[task]} "
+                f"(row {row_of(gold, position)})."
+            )
+        known[task], told[task] = own, True
+    return known
+
+
 def _gold(coded: Coded) -> Codes:
     answers = np.full(len(coded.tasks), -1, dtype=np.int32)
     if "gold" not in coded.frame.columns:
@@ -585,6 +659,6 @@ def _gold(coded: Coded) -> Codes:
         where = int(np.flatnonzero(known)[_first(differs)])
         raise BadJudgments(
             f"The column 'gold' holds different answers for task {coded.tasks[coded.task[where]]} "
-            f"(row {_row(coded.frame, where)})."
+            f"(row {row_of(coded.frame, where)})."
         )
     return answers

@@ -23,6 +23,7 @@ from scipy import stats
 
 from labelguard_analytics.estimate import Estimate, unknown
 from labelguard_analytics.frames import Coded, Codes, Floats
+from labelguard_analytics.options import check_whole
 
 Interval: TypeAlias = Literal["analytic", "bootstrap"]
 
@@ -431,6 +432,7 @@ def estimate(
     """
     if interval not in ("analytic", "bootstrap"):
         raise ValueError(f"interval must be 'analytic' or 'bootstrap', but it is {interval!r}.")
+    check_whole("repetitions", repetitions, 1)
     units = coefficient.units
     tasks, judgments = units.tasks, units.judgments
     found = coefficient.disagreement()
@@ -457,7 +459,8 @@ def estimate(
 def _too_little(units: Units, labels: bool) -> str:
     tasks = units.tasks
     if tasks < NEEDED_TASKS:
-        return f"Too little data for an interval: {tasks} tasks, where at least {NEEDED_TASKS} are needed."
+        many = "1 task" if tasks == 1 else f"{tasks} tasks"
+        return f"Too little data for an interval: {many}, where at least {NEEDED_TASKS} are needed."
     if not labels:
         return ""
     top = int(units.counts.argmax())

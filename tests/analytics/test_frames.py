@@ -21,7 +21,7 @@ def frame(**columns: Any) -> pd.DataFrame:
 BAD = [
     ({"task": None}, "nominal", r"column 'task' is empty in row 'r1'"),
     ({"label": ["a", "b", "c"]}, "nominal", r"column 'label' is unknown"),
-    ({"value": ["x", 1, "x"]}, "nominal", r"column 'value' mixes types: row 'r1' holds a str, row 'r2' a int"),
+    ({"value": ["x", 1, "x"]}, "nominal", r"column 'value' mixes types: row 'r1' holds a str, row 'r2' an int"),
     ({"value": ["x", None, "x"]}, "nominal", r"column 'value' is empty in row 'r2'"),
     ({"value": ["x", pd.NA, "x"]}, "nominal", r"column 'value' is empty in row 'r2'"),
     ({"value": [1.0, np.nan, 2.0]}, "nominal", r"column 'value' is empty in row 'r2'"),
@@ -98,6 +98,18 @@ def test_whole_numbers_are_coded_in_their_order(values: list[Any]) -> None:
 
     assert coded.task.tolist() == [1, 1, 0]
     assert sorted(set(values)) == list(coded.tasks)
+
+
+def test_a_repeated_judgment_is_refused_with_its_rows_and_what_to_do() -> None:
+    """Without times nobody knows which one counts; the step that is named makes the frame readable."""
+    twice = frame(task=[1, 1, 1], annotator=["ann", "ann", "ann"])
+    for function in (krippendorff_alpha, fleiss_kappa):
+        with pytest.raises(
+            BadJudgments, match=r"in rows 'r1' and 'r2' \(task 1, annotator ann\), and 1 more row rep.*"
+        ):
+            function(twice)
+
+    assert read(twice.drop_duplicates(["task", "annotator"], keep="last"), least=1).n == 1
 
 
 def test_the_latest_judgment_of_a_task_counts() -> None:

@@ -551,6 +551,28 @@ def test_what_cannot_be_compared_is_said(tag: str, one: Any, options: dict[str, 
         similarity(tag, one, one, **options)
 
 
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [
+        ("Taxonomy", "taxonomy", None),
+        ("TimelineLabels", "timelinelabels", {"ranges": None}),
+        ("VectorLabels", "vectorlabels", {"vertices": 1.5}),
+        ("EllipseLabels", "ellipselabels", {"x": None}),
+    ],
+)
+def test_a_broken_value_is_said_in_a_sentence_about_its_item(tag: str, kind: str, value: Any) -> None:
+    """Whatever is missing inside an item, and with the right article."""
+    one = [{"id": "r", "from_name": "f", "to_name": "t", "type": kind, "value": value}]
+    with pytest.raises(BadResult, match=f"^An? {kind} item must have"):
+        similarity(tag, one, one)
+
+
+def test_an_answer_that_chooses_nothing_is_like_no_answer() -> None:
+    """A pairwise or datetime item with an empty list is not an error."""
+    assert similarity("Pairwise", [item("pairwise", {"selected": []})], []) == 1.0
+    assert similarity("DateTime", [item("datetime", {"datetime": []})], []) == 1.0
+
+
 def test_broken_results_are_an_error_of_their_own() -> None:
     """So that a caller can leave them out."""
     with pytest.raises(BadResult):

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -186,6 +187,23 @@ def test_hierarchical_dawid_skene_does_not_fall_below_the_majority_on_sparse_dat
     assert np.mean(ours) > np.mean(votes)
 
 
+def test_habits_of_annotators_are_seen_where_abilities_alone_miss_a_rare_label() -> None:
+    """Six of twenty say the common label nearly always: the default finds more of the rare one than abilities do."""
+    abilities, ours = [], []
+    for seed in range(5):
+        rng = np.random.default_rng(seed + 30)
+        truth = pd.Series((rng.random(400) < 0.2).astype(int))
+        task = np.repeat(np.arange(400), 3)
+        who = rng.random((400, 20)).argsort(axis=1)[:, :3].ravel()
+        right = rng.random(len(task)) < 0.9
+        value = np.where(who < 6, rng.random(len(task)) < 0.1, np.where(right, truth[task], 1 - truth[task]))
+        frame = pd.DataFrame({"task": task, "annotator": who, "value": value.astype(int)})
+        abilities.append(macro_f1(truth, ability_difficulty(frame).labels))
+        ours.append(macro_f1(truth, infer_truth(frame).labels))
+
+    assert np.mean(ours) > np.mean(abilities) + 0.02
+
+
 def test_hard_tasks_are_told_from_easy_ones() -> None:
     """Tasks that everybody is likelier to get wrong are given a higher difficulty."""
     rng = np.random.default_rng(6)
@@ -341,8 +359,14 @@ def test_bad_options_are_refused() -> None:
         hierarchical_dawid_skene(frame, strength=0)
     with pytest.raises(ValueError, match="iterations must be at least 1"):
         dawid_skene(frame, iterations=0)
+    with pytest.raises(TypeError, match=r"threads must be a whole number, but it is 1\.5"):
+        dawid_skene(frame, threads=1.5)
+    with pytest.raises(ValueError, match="class_shares must be from 0 to 1, or 'majority', but it is 2"):
+        one_coin(frame, class_shares=2)
     with pytest.raises(ValueError, match="values must be"):
         infer_truth(frame, values="colour")
+    with pytest.raises(BadJudgments, match=r"must be a pandas DataFrame .* not a list"):
+        infer_truth([1, 2])
     with pytest.raises(BadJudgments, match="consensus_regions"):
         infer_truth(pd.DataFrame({"task": [1, 1], "annotator": [1, 2], "value": [[{"id": "r"}], [{"id": "s"}]]}))
 
@@ -412,6 +436,13 @@ def test_ordered_labels_are_rounded_consensus() -> None:
         ordinal_truth(pd.DataFrame({"task": [1, 1], "annotator": [1, 2], "value": ["a", "b"]}))
 
 
+def test_ordered_labels_explain_themselves_too() -> None:
+    """How many tasks have a sure label, and how biased people are."""
+    ratings = pd.DataFrame({"task": [1, 1, 1, 2, 2, 2], "annotator": list("abcabc"), "value": [1, 1, 1, 4, 4, 5]})
+
+    assert ordinal_truth(ratings).explain().startswith("2 of 2 tasks have a label of probability 0.8 or more.")
+
+
 def test_sets_of_labels_are_inferred_label_by_label() -> None:
     """Labels that most good annotators give belong to the set, and an empty set is an answer."""
     rng = np.random.default_rng(14)
@@ -428,6 +459,18 @@ def test_sets_of_labels_are_inferred_label_by_label() -> None:
     assert found.annotators["accuracy"].between(0.75, 0.93).all()
     assert () in set(found.labels)
     assert infer_truth(pd.DataFrame(rows, columns=["task", "annotator", "value"])).method == "multi_label_truth"
+
+
+def test_known_sets_may_hold_a_label_that_nobody_gave() -> None:
+    """It belongs to the answer as gold says; gold of another kind is refused with its row."""
+    frame = pd.DataFrame({"task": [1, 1, 2, 2], "annotator": list("abab"), "value": [["x"], ["x"], ["x"], ["y"]]})
+    known: Any = [["x", "z"], ["x", "z"], None, None]
+    found = multi_label_truth(frame.assign(gold=known))
+    known = [None, None, 7, None]
+
+    assert found.labels.loc[1] == ("x", "z")
+    with pytest.raises(BadJudgments, match="column 'gold' must hold lists of labels like 'value', but row 2 holds 7"):
+        multi_label_truth(frame.assign(gold=known))
 
 
 def span(start: int, end: int, label: str) -> dict[str, object]:

@@ -35,6 +35,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def an(item: Item) -> str:
+    """The type of an item with its article, as errors begin."""
+    return f"{'An' if item['type'][:1] in 'aeiou' else 'A'} {item['type']}"
+
+
 def value_of(item: Item) -> Mapping[str, Any]:
     """An item's value.
 
@@ -43,7 +48,7 @@ def value_of(item: Item) -> Mapping[str, Any]:
     """
     value = item.get("value")
     if not isinstance(value, Mapping):
-        raise BadResult(f"A {item['type']} item must have an object as its value, but it is {_short(value)}.")
+        raise BadResult(f"{an(item)} item must have an object as its value, but it is {_short(value)}.")
     return value
 
 
@@ -64,7 +69,7 @@ def number(item: Item, key: str, default: float | None = None) -> float:
     except (TypeError, ValueError):
         read = math.nan
     if not math.isfinite(read):
-        raise BadResult(f"A {item['type']} item must have a finite number as its {key!r}, but it is {_short(found)}.")
+        raise BadResult(f"{an(item)} item must have a finite number as its {key!r}, but it is {_short(found)}.")
     return read
 
 
@@ -78,12 +83,12 @@ def strings(item: Item, key: str) -> list[str]:
     if isinstance(found, str):
         return [found]
     if not isinstance(found, Sequence):
-        raise BadResult(f"A {item['type']} item must have a list as its {key!r}, but it is {_short(found)}.")
+        raise BadResult(f"{an(item)} item must have a list as its {key!r}, but it is {_short(found)}.")
     read = []
     for part in found:
         path = [part] if isinstance(part, str) else part
         if not isinstance(path, Sequence) or not all(isinstance(step, str) for step in path):
-            raise BadResult(f"A {item['type']} item must have texts in its {key!r}, but it has {_short(part)}.")
+            raise BadResult(f"{an(item)} item must have texts in its {key!r}, but it has {_short(part)}.")
         read.append(PATH.join(path))
     return read
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from labelguard_analytics.similarities.items import PATH, BadResult, Item, of_type, strings, texts
+from labelguard_analytics.similarities.items import PATH, BadResult, Item, of_type, strings, texts, value_of
 from labelguard_analytics.similarities.matching import matched
 
 SetMeasure = Literal["exact", "jaccard", "f1", "masi"]
@@ -64,9 +64,9 @@ def pairwise(a: Sequence[Item], b: Sequence[Item]) -> float:
 
 
 def _side(result: Sequence[Item]) -> str:
-    sides = [strings(item, "selected")[0] for item in of_type(result, "pairwise")]
+    sides = [side for item in of_type(result, "pairwise") for side in strings(item, "selected")]
     if len(sides) > 1:
-        raise BadResult(f"A result must select one side, but it has {len(sides)} pairwise items.")
+        raise BadResult(f"A result must select one side, but it selects {len(sides)}.")
     return sides[0] if sides else ""
 
 
@@ -93,7 +93,7 @@ def taxonomy(a: Sequence[Item], b: Sequence[Item], *, measure: TaxonomyMeasure =
 def _paths(result: Sequence[Item]) -> list[tuple[str, ...]]:
     found: dict[tuple[str, ...], None] = {}
     for item in of_type(result, "taxonomy"):
-        raw: Any = item.get("value", {}).get("taxonomy")
+        raw: Any = value_of(item).get("taxonomy")
         flat = isinstance(raw, Sequence) and not isinstance(raw, str) and all(isinstance(step, str) for step in raw)
         # A single path is sometimes written without its outer list.
         paths = [PATH.join(raw)] if flat and raw else strings(item, "taxonomy")

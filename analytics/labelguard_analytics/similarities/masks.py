@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from labelguard_analytics.similarities.items import BadResult, Item, value_of
+from labelguard_analytics.similarities.items import BadResult, Item, an, value_of
 
 Mask = npt.NDArray[np.bool_]
 
@@ -27,15 +27,15 @@ def mask_of(item: Item) -> Mask:
     if "rle" in value:
         width, height = item.get("original_width"), item.get("original_height")
         if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
-            raise BadResult(f"A {item['type']} item needs original_width and original_height to be read.")
+            raise BadResult(f"{an(item)} item needs original_width and original_height to be read.")
         try:
             packed = bytes(value["rle"])
         except (TypeError, ValueError):
-            raise BadResult(f"A {item['type']} item must hold a list of bytes as its 'rle'.") from None
+            raise BadResult(f"{an(item)} item must hold a list of bytes as its 'rle'.") from None
         return decode_rle(packed, width, height)
     address = value.get("imageDataURL")
     if not isinstance(address, str) or "," not in address:
-        raise BadResult(f"A {item['type']} item must hold an 'rle' or an 'imageDataURL'.")
+        raise BadResult(f"{an(item)} item must hold an 'rle' or an 'imageDataURL'.")
     return _decode_picture(address)
 
 

@@ -75,7 +75,7 @@ def _one(result: Sequence[Item], kind: str) -> float | None:
 
 
 def _moment(result: Sequence[Item]) -> pd.Timestamp | None:
-    found = [strings(item, "datetime")[0] for item in of_type(result, "datetime")]
+    found = [text for item in of_type(result, "datetime") for text in strings(item, "datetime")]
     if len(found) > 1:
         raise BadResult(f"A result must have one datetime, but it has {len(found)}.")
     if not found:

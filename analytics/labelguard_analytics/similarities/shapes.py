@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from labelguard_analytics.similarities.items import BadResult, Item, number, value_of
+from labelguard_analytics.similarities.items import BadResult, Item, an, number, value_of
 
 Points: TypeAlias = npt.NDArray[np.float64]
 
@@ -57,7 +57,8 @@ def polygon(item: Item, size: tuple[float, float]) -> Points:
 def vector(item: Item, size: tuple[float, float]) -> Points:
     """The vertices of a vector, in their order; the handles of curves do not count."""
     vertices = value_of(item).get("vertices")
-    pairs = [(one.get("x"), one.get("y")) if isinstance(one, dict) else one for one in vertices or ()]
+    vertices = vertices if isinstance(vertices, (list, tuple)) else ()
+    pairs = [(one.get("x"), one.get("y")) if isinstance(one, dict) else one for one in vertices]
     return _points(item, pairs) * size / 100.0
 
 
@@ -67,7 +68,7 @@ def _points(item: Item, found: Any) -> Points:
     except (TypeError, ValueError):
         points = np.empty(0)
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-        raise BadResult(f"A {item['type']} item must have a list of points of two finite numbers.")
+        raise BadResult(f"{an(item)} item must have a list of points of two finite numbers.")
     return points
 
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import pandas as pd
 
-from labelguard_analytics.similarities.items import BadResult, Item, number, value_of
+from labelguard_analytics.similarities.items import BadResult, Item, an, number, value_of
 
 Ranges: TypeAlias = list[tuple[float, float]]
 """Disjoint stretches, ascending; a point has the same start and end."""
@@ -23,7 +23,10 @@ def ranges_of(item: Item, paragraph: float | None = None) -> tuple[str, Ranges]:
     """
     value = value_of(item)
     if "ranges" in value:
-        return "", _merged([_frames(item, one) for one in value["ranges"]])
+        ranges = value["ranges"]
+        if not isinstance(ranges, (list, tuple)):
+            raise BadResult(f"{an(item)} item must have a list as its 'ranges', but it is {ranges!r}.")
+        return "", _merged([_frames(item, one) for one in ranges])
     if isinstance(value.get("globalOffsets"), dict):
         offsets = value["globalOffsets"]
         return "", _ordered(*(number({**item, "value": offsets}, key) for key in ("start", "end")))
@@ -62,15 +65,13 @@ def _time(item: Item, key: str) -> float:
         try:
             return pd.Timestamp(found).timestamp()
         except ValueError:
-            raise BadResult(
-                f"A {item['type']} item has {found!r} as its {key!r}, which is no number or time."
-            ) from None
+            raise BadResult(f"{an(item)} item has {found!r} as its {key!r}, which is no number or time.") from None
     return number(item, key)
 
 
 def _frames(item: Item, one: object) -> tuple[float, float]:
     if not isinstance(one, dict):
-        raise BadResult(f"A {item['type']} item must have ranges with a start and an end.")
+        raise BadResult(f"{an(item)} item must have ranges with a start and an end.")
     start, end = (number({**item, "value": one}, key) for key in ("start", "end"))
     return min(start, end), max(start, end) + 1.0
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from labelguard_analytics.similarities.items import BadResult, Item, number, value_of
+from labelguard_analytics.similarities.items import BadResult, Item, an, number, value_of
 
 _KEYS = ("x", "y", "width", "height", "rotation")
 
@@ -37,7 +37,7 @@ def track(item: Item, frames: int) -> Track:
     """
     sequence = value_of(item).get("sequence")
     if not isinstance(sequence, Sequence) or not all(isinstance(key, dict) for key in sequence):
-        raise BadResult(f"A {item['type']} item must have a list of key frames as its 'sequence'.")
+        raise BadResult(f"{an(item)} item must have a list of key frames as its 'sequence'.")
     keys = sorted(sequence, key=lambda key: number({**item, "value": key}, "frame"))
     if not keys:
         return Track(1, np.empty((0, 5)))

@@ -52,11 +52,14 @@ def infer_truth(
 ) -> Truth:
     """The most likely answer of every task, with probabilities, and the accuracy of every annotator with intervals.
 
-    For labels: annotators have abilities, tasks have difficulties (integrated out), errors follow a profile that
-    all annotators share, and the equal-weight average is taken over three ways to believe the estimated class
-    shares: not at all, by half (their square root), fully. One model that believes them fully gives way to the
-    commonest label where data is sparse; one that does not believe them loses where a class is rare. Nothing is
-    tuned to a data set.
+    For labels an average is taken over models that err in different ways, which is safer than choosing one by how
+    well it fits: the best fit is not the most often right. In three of them annotators have abilities, tasks have
+    difficulties (integrated out), and errors follow a profile that all annotators share; they differ in how far the
+    estimated class shares are believed: not at all, by half (their square root), fully. One that believes them fully
+    gives way to the commonest label where data is sparse; one that does not believe them errs where a class is rare.
+    Belief between the two is integrated by the trapezoidal rule, so the middle one has twice the weight of the ends.
+    The fourth, with the weight of an end, sees what an ability does not, habits: everybody knows the answer or guesses
+    in their own way (Hovy et al. 2013). Nothing is tuned to a data set.
 
     Lists of labels are inferred label by label (:func:`multi_label_truth`), numbers as precision-weighted means
     (:func:`numeric_truth`). Tasks with a known answer in the column ``gold`` keep it and tell who is how good.

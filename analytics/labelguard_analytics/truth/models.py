@@ -329,29 +329,3 @@ class AbilityModel:
 
 COIN = (4.0, 2.0)
 """Pseudo-judgments right and wrong with which the one-coin model starts for everybody."""
-POWERS: tuple[float, ...] = (0.0, 0.5, 1.0)
-
-
-def fit_average(votes: Votes, *, iterations: int, tolerance: float) -> Fitted:
-    """The equal-weight average over how far the estimated class shares are believed: not, half, fully.
-
-    What others say of each vote comes from the one-coin model, whose intervals for accuracies hold in simulations;
-    those of a model that believes in difficulties are too narrow where tasks are all alike.
-    """
-    model = AbilityModel(votes)
-    posterior = np.zeros((votes.tasks, votes.labels))
-    shares, difficulty = np.zeros(votes.labels), np.zeros(votes.tasks)
-    done, converged = 0, True
-    for power in POWERS:
-        found = model.fit(power, iterations=iterations, tolerance=tolerance)
-        posterior += found.posterior
-        shares += found.shares
-        if found.difficulty is not None:
-            difficulty += found.difficulty
-        done, converged = max(done, found.iterations), converged and found.converged
-    count = len(POWERS)
-    posterior /= count
-    shares /= count
-    difficulty /= count
-    coin = AbilityModel(votes, nodes=1, profile=False, beta=COIN).fit("majority", iterations=50, tolerance=1e-3)
-    return Fitted(posterior, shares, done, converged, difficulty=difficulty, chances=coin.chances)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from labelguard_analytics.frames import Coded, read
-from labelguard_analytics.truth.models import COIN, AbilityModel, Fitted, Power, fit_average, fit_dawid_skene
+from labelguard_analytics.options import check_whole
+from labelguard_analytics.truth.average import fit_average
+from labelguard_analytics.truth.models import COIN, AbilityModel, Fitted, Power, fit_dawid_skene
 from labelguard_analytics.truth.result import Truth, make_truth
 from labelguard_analytics.truth.votes import Repeats, Votes
 
@@ -15,13 +17,19 @@ Judgments = pd.DataFrame | Coded
 def _votes(
     judgments: Judgments, *, use_gold: bool, repeats: Repeats, threads: int, iterations: int = 1
 ) -> tuple[Coded, Votes]:
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, but it is {iterations}.")
+    check_whole("iterations", iterations, 1)
+    check_whole("threads", threads, 1)
     if repeats not in ("count", "share"):
         raise ValueError(f"repeats must be 'count' or 'share', but it is {repeats!r}.")
     coded = read(judgments, least=1, repeats=True)
     gold = coded.gold() if use_gold else None
     return coded, Votes(coded, gold=gold, repeats=repeats, threads=threads)
+
+
+def _check_shares(class_shares: Power) -> None:
+    known = class_shares == "majority" if isinstance(class_shares, str) else 0 <= class_shares <= 1
+    if not known:
+        raise ValueError(f"class_shares must be from 0 to 1, or 'majority', but it is {class_shares!r}.")
 
 
 def majority_vote(judgments: Judgments, *, use_gold: bool = True, repeats: Repeats = "count") -> Truth:
@@ -160,6 +168,7 @@ def one_coin(
     Raises:
         BadJudgments: the frame is not what it must be.
     """
+    _check_shares(class_shares)
     coded, votes = _votes(judgments, use_gold=use_gold, repeats=repeats, threads=threads, iterations=iterations)
     model = AbilityModel(votes, nodes=1, profile=False, beta=COIN)
     fitted = model.fit(class_shares, iterations=iterations, tolerance=tolerance)
@@ -200,6 +209,7 @@ def ability_difficulty(
     Raises:
         BadJudgments: the frame is not what it must be.
     """
+    _check_shares(class_shares)
     coded, votes = _votes(judgments, use_gold=use_gold, repeats=repeats, threads=threads, iterations=iterations)
     fitted = AbilityModel(votes).fit(class_shares, iterations=iterations, tolerance=tolerance)
     return make_truth(coded, votes, fitted, "ability_difficulty")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from labelguard_analytics.frames import BadJudgments, Coded, read
+from labelguard_analytics.frames import BadJudgments, Coded, read, row_of
 from labelguard_analytics.truth.result import Truth
 from labelguard_analytics.truth.votes import Floats, Ints
 
@@ -84,7 +84,7 @@ def _known(coded: Coded) -> Floats:
             row = int(np.flatnonzero(there)[np.flatnonzero(differs)[0]])
             raise BadJudgments(
                 f"The column 'gold' holds different answers for task {coded.tasks[coded.task[row]]} "
-                f"(row {coded.frame.index[row]!r})."
+                f"(row {row_of(coded.frame, row)})."
             )
     return known
 

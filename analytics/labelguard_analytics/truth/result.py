@@ -35,7 +35,8 @@ class Truth:
     """Indexed by annotator: ``judgments``, ``accuracy`` with its 95% interval ``low`` to ``high``, ``reason``. For
     numbers: ``bias`` and ``sd`` with their intervals."""
     tasks: pd.DataFrame
-    """Indexed by task: ``judgments``, ``probability`` of the label, ``second`` likeliest label, ``tied``,
+    """Indexed by task: ``judgments``, ``probability`` of the label, ``second`` likeliest label (missing where no
+    other has a probability above 0), ``tied``,
     ``difficulty`` (probability that a typical annotator errs, where the model knows it), ``gold`` (whether it was
     known), and ``verdict``: settled, ambiguous task, weak annotators, too few judgments or known."""
     suspicious_gold: pd.DataFrame
@@ -116,9 +117,17 @@ class Truth:
         return f"{first} {second}{'is' if weak == 1 else 'are'} surely below that median."
 
     def _explain_numbers(self) -> str:
-        width = self.posterior["high"] - self.posterior["low"]
-        bias = self.annotators["bias"].abs()
-        first = f"{_many(len(self.tasks), 'task')} have a consensus known to within {width.median() / 2:.3g} (median)."
+        tasks, bias = len(self.tasks), self.annotators["bias"].abs()
+        if self.method == "ordinal_truth":
+            sure = int((self.tasks["probability"] >= SURE).sum())
+            first = (
+                f"{sure:,} of {_many(tasks, 'task')} {'has' if sure == 1 else 'have'} a label of probability {SURE} "
+            )
+            first += "or more."
+        else:
+            half = (self.posterior["high"] - self.posterior["low"]).median() / 2
+            first = f"{_many(tasks, 'task')} {'has' if tasks == 1 else 'have'} a consensus known to within {half:.3g} "
+            first += "(median)."
         if bias.dropna().empty:
             return f"{first} Nothing can be said of the annotators: {self.annotators['reason'].iloc[0]}"
         surely = int(((self.annotators["bias_low"] > 0) | (self.annotators["bias_high"] < 0)).sum())

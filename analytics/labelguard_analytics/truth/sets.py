@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from labelguard_analytics.frames import BadJudgments, Coded, from_codes, read
-from labelguard_analytics.truth.models import fit_average
+from labelguard_analytics.frames import Coded, from_codes, gold_sets, read
+from labelguard_analytics.truth.average import fit_average
 from labelguard_analytics.truth.result import Truth
 from labelguard_analytics.truth.votes import Floats, Ints, Votes
 
@@ -39,7 +39,7 @@ def multi_label_truth(judgments: Judgments, *, iterations: int = 60, use_gold: b
     """
     coded = read(judgments, kind="set", least=1, repeats=True)
     member = coded.membership()
-    gold = _known_sets(coded) if use_gold else np.full((len(coded.tasks), len(coded.categories)), -1)
+    gold = gold_sets(coded) if use_gold else np.full((len(coded.tasks), len(coded.categories)), -1)
     labels, tasks = len(coded.categories), len(coded.tasks)
     posterior = np.zeros((tasks, labels))
     right = np.zeros((coded.n, labels))
@@ -65,32 +65,6 @@ def multi_label_truth(judgments: Judgments, *, iterations: int = 60, use_gold: b
         iterated,
         converged,
     )
-
-
-def _known_sets(coded: Coded) -> Ints:
-    """1, 0 or -1 for each task and label: known to belong, known not to, not known."""
-    known = np.full((len(coded.tasks), len(coded.categories)), -1, dtype=np.int64)
-    if "gold" not in coded.frame.columns:
-        return known
-    for row, answer in enumerate(coded.frame["gold"]):
-        if answer is None or isinstance(answer, float):
-            continue
-        if not isinstance(answer, (list, tuple, set, frozenset)):
-            raise BadJudgments(
-                f"The column 'gold' must hold lists of labels like 'value', but row {coded.frame.index[row]!r} holds "
-                f"{answer!r}."
-            )
-        found = coded.categories.get_indexer(pd.Index(list(answer)))
-        own = np.zeros(len(coded.categories), dtype=np.int64)
-        own[found[found >= 0]] = 1
-        before = known[coded.task[row]]
-        if before[0:1].tolist() != [-1] and not np.array_equal(before, own):
-            raise BadJudgments(
-                f"The column 'gold' holds different answers for task {coded.tasks[coded.task[row]]} "
-                f"(row {coded.frame.index[row]!r})."
-            )
-        known[coded.task[row]] = own
-    return known
 
 
 def _set_people(coded: Coded, member: npt.NDArray[np.bool_], posterior: Floats, right: Floats) -> pd.DataFrame:
