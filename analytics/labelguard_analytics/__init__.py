@@ -22,6 +22,7 @@ from labelguard_analytics.confidence import (
 from labelguard_analytics.confusion import Confusion, ItemClusters, confusing_items, confusion
 from labelguard_analytics.counts import Counts
 from labelguard_analytics.drift import AnnotatorDrift, LabelShift, label_drift
+from labelguard_analytics.duration import DurationModel, duration_model
 from labelguard_analytics.estimate import Estimate
 from labelguard_analytics.fdr import Discoveries, ebh, fdr
 from labelguard_analytics.frames import BadJudgments
@@ -50,6 +51,7 @@ __all__ = [
     "Confusion",
     "Counts",
     "Discoveries",
+    "DurationModel",
     "Estimate",
     "ItemClusters",
     "LabelShift",
@@ -67,6 +69,7 @@ __all__ = [
     "confusion",
     "consensus_regions",
     "dawid_skene",
+    "duration_model",
     "ebh",
     "fdr",
     "fleiss_kappa",
