@@ -1,0 +1,8 @@
+"""Errors with a system: who makes them, how large they are, how sure that is, and what to do."""
+
+from labelguard_analytics.systematic.concentrated_errors import concentrated_errors
+from labelguard_analytics.systematic.findings import Findings
+from labelguard_analytics.systematic.label_overuse import label_overuse
+from labelguard_analytics.systematic.source_bias import source_bias
+
+__all__ = ["Findings", "concentrated_errors", "label_overuse", "source_bias"]
