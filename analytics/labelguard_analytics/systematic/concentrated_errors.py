@@ -29,8 +29,8 @@ def concentrated_errors(
     >>> confused = (frame["annotator"] == "eve") & (right == "news") & (rng.random(1800) < 0.4)
     >>> frame.loc[confused, "value"] = "spam"
     >>> found = concentrated_errors(frame)
-    >>> found.table.loc[0, ["annotator", "truth", "label", "discovered"]].tolist()
-    ['eve', 'news', 'spam', True]
+    >>> found.table.loc[0, ["annotator", "truth", "label"]].tolist()
+    ['eve', 'news', 'spam']
 
     Args:
         judgments: columns ``task``, ``annotator``, ``value`` (a label), optionally ``gold``.

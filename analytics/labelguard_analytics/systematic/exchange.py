@@ -103,13 +103,15 @@ class Marked:
     """How often the mark could have occurred."""
     observed: Floats
     expected: Floats
-    """From the annotator's other deviations, were there no preference."""
+    """From the annotator's other deviations alone, were there no preference."""
     effect: Floats
     """Log odds ratio of the mark."""
     error: Floats
     """Its standard error."""
     p: Floats
     """Of the hypothesis that the odds ratio is at most the tolerance."""
+    other: Floats
+    """Log odds ratio of the annotator's deviations without this preference, against all of them."""
 
     @property
     def ratio(self) -> tuple[Floats, Floats, Floats]:
@@ -229,7 +231,8 @@ def examine(
     tolerance: float,
     *,
     together: bool,
-    habits: bool = False,
+    caution: float = CAUTION,
+    centre: Floats | None = None,
 ) -> Marked:
     """Test every mark against the rest of its family: the kind of deviation whose frequency is taken as it is.
 
@@ -241,10 +244,11 @@ def examine(
         families: how many there are.
         tolerance: the odds ratio that is still honest.
         together: whether the options of a judgment that have a family have the same one; else they have different ones.
-        habits: whether the chances start from the annotators' habits.
+        caution: precision of the prior of a family's log odds, which starts from how often the annotator deviates.
+        centre: the mean of that prior for each mark; None for 0.
     """
     o = fitted.options
-    chance = fitted.chance(habits=habits)
+    chance = fitted.chance()
     said = o.chosen.astype(np.float64)
     lead = member >= 0
     whole, did = chance, said
@@ -254,7 +258,7 @@ def examine(
     gap = np.bincount(member[lead], (did - whole)[lead], families)
     told = np.bincount(member[lead], (whole * (1 - whole))[lead], families)
     use = np.flatnonzero(mark >= 0)
-    test = _Test(mark[use], len(family), chance[use], whole[use], said[use], did[use])
+    test = _Test(mark[use], len(family), chance[use], whole[use], said[use], did[use], caution, np.zeros(len(family)) if centre is None else centre)
     rest_gap = gap[family] - test.sum(test.did - test.whole)
     rest_told = np.maximum(told[family] - test.sum(test.whole * (1 - test.whole)), 0.0)
     return test.run(rest_gap, rest_told, float(np.log(tolerance)))
@@ -281,6 +285,8 @@ class _Test:
     said: Floats
     did: Floats
     """Whether the judgment is in the family."""
+    caution: float
+    centre: Floats
 
     def sum(self, values: Floats) -> Floats:
         return np.bincount(self.q, values, self.marks).astype(np.float64)
@@ -296,46 +302,45 @@ class _Test:
     def run(self, rest_gap: Floats, rest_told: Floats, limit: float) -> Marked:
         zero = np.zeros(self.marks)
         observed = self.sum(self.said)
-        delta, info = self._family(zero, zero, rest_gap, rest_told)
-        expected = self.sum(self.tilted(zero, delta)[0])
         at_limit = np.full(self.marks, limit)
-        delta, _ = self._family(at_limit, delta, rest_gap, rest_told)
+        delta = self._family(at_limit, zero, rest_gap, rest_told)
         p, f = self.tilted(at_limit, delta)
-        own, both, info = self.sum(p * (1 - p)), self.sum(p * (1 - f)), self.sum(f * (1 - f)) + rest_told
-        variance = own - both**2 / np.maximum(info, 1e-12)
-        third = self.sum(p * (1 - p) * (1 - 2 * p)) * np.clip(variance / np.maximum(own, 1e-12), 0, 1) ** 1.5
-        excess = observed - self.sum(p)
-        value = upper_tail(excess - 0.5, variance, third)
-        effect, error = self._effect(delta, at_limit, observed, rest_gap, rest_told)
-        return Marked(np.bincount(self.q, minlength=self.marks).astype(float), observed, expected, effect, error, value)
+        own, both = self.sum(p * (1 - p)), self.sum(p * (1 - f))
+        info = self.sum(f * (1 - f)) + rest_told + self.caution
+        variance = np.maximum(own - both**2 / info, 0.0)
+        third = self.sum(p * (1 - p) * (1 - 2 * p)) * (variance / np.maximum(own, 1e-12)) ** 1.5
+        value = upper_tail(observed - self.sum(p) - 0.5, variance, third)
+        effect, delta, error = self._effect(delta, at_limit, observed, rest_gap, rest_told)
+        expected = self.sum(self.tilted(zero, delta)[0])
+        seen = np.bincount(self.q, minlength=self.marks).astype(np.float64)
+        return Marked(seen, observed, expected, effect, error, value, delta)
 
-    def _family(self, gamma: Floats, delta: Floats, rest_gap: Floats, rest_told: Floats) -> tuple[Floats, Floats]:
+    def _family(self, gamma: Floats, delta: Floats, rest_gap: Floats, rest_told: Floats) -> Floats:
         """The family's own odds, for a given odds ratio of the mark."""
-        info = rest_told
         for _ in range(6):
             _, f = self.tilted(gamma, delta)
-            info = self.sum(f * (1 - f)) + rest_told + CAUTION
-            score = self.sum(self.did - f) + rest_gap - (rest_told + CAUTION) * delta
+            info = self.sum(f * (1 - f)) + rest_told + self.caution
+            score = self.sum(self.did - f) + rest_gap - rest_told * delta - self.caution * (delta - self.centre)
             delta = np.clip(delta + score / info, -WIDE, WIDE)
-        return delta, info
+        return delta
 
     def _effect(
         self, delta: Floats, gamma: Floats, observed: Floats, rest_gap: Floats, rest_told: Floats
-    ) -> tuple[Floats, Floats]:
-        """The likeliest odds ratio, with a prior worth half an occurrence, and its standard error."""
+    ) -> tuple[Floats, Floats, Floats]:
+        """The likeliest odds ratio, with a weak prior, the family's odds without the mark, and the standard error."""
         variance = np.ones(self.marks)
         for _ in range(10):
             p, f = self.tilted(gamma, delta)
             own = self.sum(p * (1 - p)) + 0.05
             both = self.sum(p * (1 - f))
-            info = self.sum(f * (1 - f)) + rest_told + CAUTION
+            info = self.sum(f * (1 - f)) + rest_told + self.caution
             score = observed - self.sum(p) - 0.05 * gamma
-            other = self.sum(self.did - f) + rest_gap - (rest_told + CAUTION) * delta
+            other = self.sum(self.did - f) + rest_gap - rest_told * delta - self.caution * (delta - self.centre)
             variance = np.maximum(own - both**2 / info, 1e-3)
             gamma = gamma + np.clip((score - both / info * other) / variance, -1, 1)
             gamma = np.clip(gamma, -WIDE, WIDE)
             delta = np.clip(delta + other / info, -WIDE, WIDE)
-        return gamma, 1.0 / np.sqrt(variance)
+        return gamma, delta, 1.0 / np.sqrt(variance)
 
 
 def upper_tail(excess: Floats, variance: Floats, third: Floats) -> Floats:

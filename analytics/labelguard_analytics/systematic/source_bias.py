@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from labelguard_analytics.frames import Coded, read
-from labelguard_analytics.systematic.exchange import Marked, Options, examine, fit, options, references
+from labelguard_analytics.systematic.exchange import HABIT, Marked, Options, examine, fit, options, references
 from labelguard_analytics.systematic.findings import Findings, check_arguments, conclude, too_little
 
 
@@ -60,10 +60,15 @@ def source_bias(
     pair = chosen.who[chosen.row] * labels + chosen.label
     marks = chosen.people * labels * number
     mark = np.where(chosen.deviates & (where >= 0), pair * number + where, -1)
+    fitted = fit(chosen)
+    member = np.where(chosen.deviates, chosen.who[chosen.row], -1)
+    by_person = np.repeat(np.arange(chosen.people), labels * number)
+    # How often they deviate when the preference in question is left out; the habit of using the label is near that.
+    rest = examine(fitted, mark, by_person, member, chosen.people, tolerance, together=True).other
     family = np.repeat(np.arange(chosen.people * labels), number)
     member = np.where(chosen.deviates, pair, -1)
     result = examine(
-        fit(chosen), mark, family, member, chosen.people * labels, tolerance, together=False, habits=True
+        fitted, mark, family, member, len(family) // number, tolerance, together=False, caution=HABIT, centre=rest
     )
     shape = (chosen.people, labels, number)
     order = np.arange(marks).reshape(shape).transpose(0, 2, 1).reshape(-1, labels)
