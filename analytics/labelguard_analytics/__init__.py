@@ -28,6 +28,15 @@ from labelguard_analytics.fdr import Discoveries, ebh, fdr
 from labelguard_analytics.frames import BadJudgments
 from labelguard_analytics.sequential import AccuracyTest, ShareTest
 from labelguard_analytics.similarities import BadResult, similarity
+from labelguard_analytics.systematic import (
+    Findings,
+    concentrated_errors,
+    copying_pairs,
+    label_overuse,
+    order_patterns,
+    prediction_copying,
+    source_bias,
+)
 from labelguard_analytics.truth import (
     Truth,
     ability_difficulty,
@@ -53,6 +62,7 @@ __all__ = [
     "Discoveries",
     "DurationModel",
     "Estimate",
+    "Findings",
     "ItemClusters",
     "LabelShift",
     "Pairwise",
@@ -64,10 +74,12 @@ __all__ = [
     "agreement_by_task",
     "calibration",
     "cohen_kappa",
+    "concentrated_errors",
     "confidence_weighted",
     "confusing_items",
     "confusion",
     "consensus_regions",
+    "copying_pairs",
     "dawid_skene",
     "duration_model",
     "ebh",
@@ -79,13 +91,17 @@ __all__ = [
     "infer_truth",
     "krippendorff_alpha",
     "label_drift",
+    "label_overuse",
     "majority_vote",
     "multi_label_truth",
     "numeric_truth",
     "one_coin",
+    "order_patterns",
     "ordinal_truth",
     "pairwise_agreement",
     "percent_agreement",
+    "prediction_copying",
     "recalibrate",
     "similarity",
+    "source_bias",
 ]

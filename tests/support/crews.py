@@ -77,7 +77,9 @@ def crew(
     wrong = (rng.random(len(task))[:, None] > cumulated).sum(axis=1).clip(0, labels - 1)
     value = np.where(rng.random(len(task)) < accuracy, truth[task], wrong)
     value = np.where(hard[task] & (rng.random(len(task)) < 0.45), lure[task], value)
-    by_model = np.where(rng.random(tasks) < 0.85, truth, (rng.random(tasks)[:, None] > np.cumsum(shared, 1)[truth]).sum(1))
+    by_model = np.where(
+        rng.random(tasks) < 0.85, truth, (rng.random(tasks)[:, None] > np.cumsum(shared, 1)[truth]).sum(1)
+    )
     by_model = np.where(hard & (rng.random(tasks) < 0.5), lure, by_model).clip(0, labels - 1)
     minutes = (done // 60) * 24 * 60 + (done % 60) + rng.random(len(task))
     frame = frame.assign(
@@ -87,3 +89,79 @@ def crew(
         prediction=LABELS[by_model[task]],
     )
     return Crew(frame, truth[task], value, labels)
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A systematic error put into the judgments of an honest crew."""
+
+    frame: pd.DataFrame
+    guilty: object
+    """What should be found: an annotator, a pair, or an annotator with a source."""
+
+
+def _suspect(made: Crew) -> tuple[int, npt.NDArray[np.bool_]]:
+    """The annotator with the fourth most judgments, and which these are."""
+    who = int(made.frame["annotator"].value_counts().index[3])
+    return who, made.of(who)
+
+
+def overusing(made: Crew, seed: int, share: float = 0.25) -> Plant:
+    """A share of somebody's judgments is replaced by one label."""
+    rng, (who, mine) = np.random.default_rng([seed, 1]), _suspect(made)
+    return Plant(made.said(np.where(mine & (rng.random(len(mine)) < share), 1, made.value)), who)
+
+
+def biased(made: Crew, seed: int, points: float = 0.15) -> Plant:
+    """In somebody's main source a label is said this much more often (their second source if they hardly have two)."""
+    rng, (who, mine) = np.random.default_rng([seed, 2]), _suspect(made)
+    counts = made.frame[mine]["source"].value_counts()
+    source = str(counts.index[0] if counts.iloc[0] < 0.8 * mine.sum() else counts.index[1])
+    there = mine & (made.frame["source"] == source).to_numpy()
+    chance = points / (1 - (made.value[there] == 1).mean())
+    return Plant(made.said(np.where(there & (rng.random(len(mine)) < chance), 1, made.value)), (who, source))
+
+
+def copying_predictions(made: Crew, seed: int, share: float = 0.4) -> Plant:
+    """Somebody accepts this share of the wrong predictions, whatever they think, in a tenth of the usual time."""
+    rng, (who, mine) = np.random.default_rng([seed, 3]), _suspect(made)
+    predicted = pd.Index(LABELS).get_indexer(made.frame["prediction"])
+    copied = mine & (predicted != made.truth) & (rng.random(len(mine)) < share)
+    seconds = np.where(copied, 2.0, 20.0) * np.exp(rng.normal(0, 0.3, len(mine)))
+    return Plant(made.said(np.where(copied, predicted, made.value)).assign(duration=seconds), who)
+
+
+def cycling(made: Crew, seed: int, share: float = 0.3) -> Plant:
+    """For this share of somebody's work their labels go round in a circle of three (of two where there are two)."""
+    rng, (who, mine) = np.random.default_rng([seed, 4]), _suspect(made)
+    rows = np.flatnonzero(mine)
+    length = int(share * len(rows))
+    start = int(rng.integers(0, len(rows) - length))
+    value = made.value.copy()
+    value[rows[start : start + length]] = np.arange(length) % min(3, made.labels)
+    return Plant(made.said(value), who)
+
+
+def copying_each_other(made: Crew, seed: int, share: float = 0.3) -> Plant:
+    """Whoever shares most tasks with somebody takes this share of the answers from them."""
+    rng, (who, mine) = np.random.default_rng([seed, 5]), _suspect(made)
+    answers = pd.Series(made.value[mine], index=made.frame["task"][mine])
+    common = made.frame["task"].isin(answers.index)
+    other = int(made.frame[common & ~mine]["annotator"].value_counts().index[0])
+    copied = made.of(other) & common.to_numpy() & (rng.random(len(mine)) < share)
+    value = made.value.copy()
+    value[copied] = answers.reindex(made.frame["task"][copied]).to_numpy()
+    return Plant(made.said(value), (min(who, other), max(who, other)))
+
+
+def confusing(made: Crew, seed: int, share: float = 0.7) -> Plant:
+    """This share of somebody's errors, as many as before, takes their most frequent truth for a certain label."""
+    rng, (who, mine) = np.random.default_rng([seed, 6]), _suspect(made)
+    truth = int(np.bincount(made.truth[mine]).argmax())
+    value = made.value.copy()
+    wrong = rng.permutation(np.flatnonzero(mine & (value != made.truth)))
+    number = int(share * len(wrong))
+    value[wrong[:number]] = made.truth[wrong[:number]]
+    right = rng.permutation(np.flatnonzero(mine & (made.truth == truth) & (value == truth)))
+    value[right[:number]] = (truth + 1) % made.labels
+    return Plant(made.said(value), who)

@@ -39,9 +39,9 @@ def concentrated_errors(
         min_errors: errors on tasks on which people differ that an annotator needs.
 
     Returns:
-        A row for each annotator, about the most striking confusion: ``truth``, ``label``, ``errors``, ``in_cell`` (those
-        in this confusion), ``share`` with its 95% interval ``low`` to ``high`` (Clopper and Pearson), ``expected_share``
-        (what it would be without a preference), ``odds_ratio``, and what :class:`Findings` says.
+        A row for each annotator, about the most striking confusion: ``truth``, ``label``, ``errors``, ``in_cell``
+        (those in this confusion), ``share`` with its 95% interval ``low`` to ``high`` (Clopper and Pearson),
+        ``expected_share`` (without a preference), ``odds_ratio``, and what :class:`Findings` says.
 
     Raises:
         BadJudgments: the frame is not what it must be.
@@ -64,13 +64,13 @@ def concentrated_errors(
         ["annotator"],
         level,
         lambda row: (
-            f"{row['in_cell']:.0f} of {row['errors']:.0f} errors of {row['annotator']} ({row['share']:.0%}, 95% interval "
-            f"{row['low']:.0%} to {row['high']:.0%}) take {row['truth']!r} for {row['label']!r}, where "
+            f"{row['in_cell']:.0f} of {row['errors']:.0f} errors of {row['annotator']} ({row['share']:.0%}, 95% "
+            f"interval {row['low']:.0%} to {row['high']:.0%}) take {row['truth']!r} for {row['label']!r}, where "
             f"{row['expected_share']:.0%} would be expected from others on the same tasks"
         ),
         what="annotators",
         nothing=f"none has errors concentrated in one confusion by more than {tolerance:g} times the odds of others",
-        advice="Explain the difference between these two labels to them; their other judgments are as good as anybody's.",
+        advice="Explain the difference between these two labels to them; elsewhere they err no more than others.",
     )
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from labelguard_analytics.duration.sessions import minutes_of
 from labelguard_analytics.frames import Coded, Floats, read
-from labelguard_analytics.systematic.exchange import Z95, Options, fit, options, references, upper_tail
+from labelguard_analytics.systematic.exchange import Z95, fit, options, references, upper_tail
 from labelguard_analytics.systematic.findings import Findings, conclude, too_little
 
 Ints = npt.NDArray[np.int64]
@@ -22,7 +22,7 @@ CLOSER = 0.25
 
 
 def copying_pairs(
-    judgments: pd.DataFrame | Coded, *, tolerance: float = 0.05, level: float = 0.1, min_tasks: int = 20
+    judgments: pd.DataFrame | Coded, *, tolerance: float = 0.01, level: float = 0.1, min_tasks: int = 20
 ) -> Findings:
     """Find pairs of annotators who say the same more often than two independent people would.
 
@@ -35,11 +35,11 @@ def copying_pairs(
 
     >>> rng = np.random.default_rng(7)
     >>> labels = np.array(["ham", "news", "spam"])
-    >>> names = ["ann", "bob", "eve", "kim"]
-    >>> frame = pd.DataFrame({"task": np.repeat(np.arange(300), 4), "annotator": names * 300})
-    >>> right = np.repeat(rng.choice(labels, 300), 4)
-    >>> frame["value"] = np.where(rng.random(1200) < 0.7, right, rng.choice(labels, 1200))
-    >>> copied = np.flatnonzero((frame["annotator"] == "kim") & (rng.random(1200) < 0.4))
+    >>> names = ["ann", "bob", "dan", "eve", "kim"]
+    >>> frame = pd.DataFrame({"task": np.repeat(np.arange(300), 5), "annotator": names * 300})
+    >>> right = np.repeat(rng.choice(labels, 300), 5)
+    >>> frame["value"] = np.where(rng.random(1500) < 0.7, right, rng.choice(labels, 1500))
+    >>> copied = np.flatnonzero((frame["annotator"] == "kim") & (rng.random(1500) < 0.4))
     >>> frame.loc[copied, "value"] = frame["value"].to_numpy()[copied - 1]
     >>> copying_pairs(frame).discovered
     (('eve', 'kim'),)
@@ -51,11 +51,11 @@ def copying_pairs(
         min_tasks: tasks on which people differ that a pair must both have judged.
 
     Returns:
-        A row for each pair that shares a disputed task: ``first`` and ``second``, ``tasks`` (disputed ones of both),
-        ``same`` (equal answers there), ``expected``, ``copied`` (the share of answers that looks copied; at least, since
-        copies also move what is expected) with ``low`` to ``high``, ``second_later`` (share of equal answers in which
-        the second came later), ``same_minutes`` and ``differ_minutes`` (median time between equal and unequal answers),
-        and what :class:`Findings` says.
+        A row for each pair that shares a disputed task: ``first`` and ``second``, ``tasks`` (disputed ones of both and
+        a third), ``same`` (equal answers there), ``expected``, ``copied`` (the share of answers that looks copied; at
+        least, since copies also move what is expected) with ``low`` to ``high``, ``second_later`` (share of equal
+        answers in which the second came later), ``same_minutes`` and ``differ_minutes`` (median time between equal and
+        unequal answers), and what :class:`Findings` says.
 
     Raises:
         BadJudgments: the frame is not what it must be.
@@ -68,16 +68,15 @@ def copying_pairs(
     if min_tasks < 1:
         raise ValueError(f"min_tasks must be at least 1, but it is {min_tasks!r}.")
     coded = read(judgments)
-    chosen = options(coded, references(coded, coded.gold()))
-    met = _meetings(coded, chosen, fit(chosen).chance(habits=True))
     return conclude(
-        _table(coded, met, tolerance, min_tasks),
+        _table(coded, _meetings(coded), tolerance, min_tasks),
         ["first", "second"],
         level,
         _describe,
         what="pairs",
         nothing="none has more answers in common than independent people would",
         advice="Ask both how they work, and do not give the two the same tasks: their agreement proves nothing.",
+        apart=lambda table: _explained(coded, table, tolerance),
     )
 
 
@@ -103,7 +102,9 @@ class _Meetings:
     """What the score would be if one copied from the other."""
 
 
-def _meetings(coded: Coded, o: Options, chance: Floats) -> _Meetings:
+def _meetings(coded: Coded) -> _Meetings:
+    o = options(coded, references(coded, coded.gold()))
+    chance = fit(o).chance(habits=True)
     task = coded.task[o.judgment].astype(np.int64)
     order = np.lexsort((o.who, task))
     sorted_task = task[order]
@@ -139,18 +140,21 @@ def _meetings(coded: Coded, o: Options, chance: Floats) -> _Meetings:
     mean = total(weight * both)
     square, cube = total(weight**2 * both), total(weight**3 * both)
     who_a, who_b = o.who[one], o.who[two]
-    pairs, pair = np.unique(who_a * o.people + who_b, return_inverse=True)
+    variance = square - mean**2
+    # Where the only two annotators of a task differ, nothing else could have been.
+    free = variance > 1e-9
+    pairs, pair = np.unique((who_a * o.people + who_b)[free], return_inverse=True)
     return _Meetings(
         pair,
         pairs,
-        o.judgment[one],
-        o.judgment[two],
-        total(agree.astype(np.float64)) > 0,
-        total(both),
-        total(weight * agree) - mean,
-        np.maximum(square - mean**2, 0.0),
-        cube - 3 * mean * square + 2 * mean**3,
-        np.maximum(total(weight * (a + b) / 2) - mean, 0.0),
+        o.judgment[one][free],
+        o.judgment[two][free],
+        (total(agree.astype(np.float64)) > 0)[free],
+        total(both)[free],
+        (total(weight * agree) - mean)[free],
+        variance[free],
+        (cube - 3 * mean * square + 2 * mean**3)[free],
+        np.maximum(total(weight * (a + b) / 2) - mean, 0.0)[free],
     )
 
 
@@ -178,11 +182,74 @@ def _table(coded: Coded, met: _Meetings, tolerance: float, least: int) -> pd.Dat
         "p": np.where(enough, p, np.nan),
         **_times(coded, met, number),
         "reason": [
-            "" if fine else too_little(int(n), "task of both on which people differ", least)
+            "" if fine else too_little(int(n), "task of both and a third on which people differ", least)
             for fine, n in zip(enough, tasks, strict=True)
         ],
     }
     return pd.DataFrame(table)
+
+
+def _explained(coded: Coded, table: pd.DataFrame, tolerance: float) -> npt.NDArray[np.bool_]:
+    """Which pairs found agree only because another pair copies.
+
+    Where two of four copy, the other two often stand together against them. So every pair is looked at once more
+    without one annotator of each pair with stronger evidence.
+    """
+    kept_back = np.zeros(len(table), dtype=bool)
+    found = np.flatnonzero(table["discovered"].to_numpy())
+    found = found[np.argsort(table["p"].to_numpy()[found], kind="stable")]
+    limit = float(table["p"].iloc[found].max())
+    places = [coded.annotators.get_indexer(pd.Index(table[name])) for name in ("first", "second")]
+    stronger: list[tuple[int, int]] = []
+    for place in found.tolist():
+        pair = (int(places[0][place]), int(places[1][place]))
+        if stronger and not _stands(coded, pair, stronger, tolerance, limit):
+            kept_back[place] = True
+            table.loc[table.index[place], "reason"] = (
+                "Another pair on the same tasks explains why these two agree so often."
+            )
+            continue
+        stronger.append(pair)
+    return kept_back
+
+
+def _stands(
+    coded: Coded, pair: tuple[int, int], stronger: list[tuple[int, int]], tolerance: float, limit: float
+) -> bool:
+    people = len(coded.annotators)
+    both = _together(coded, pair)[coded.task]
+    leave = np.zeros(coded.n, dtype=bool)
+    for one, two in stronger:
+        out = next((who for who in (two, one) if who not in pair), None)
+        if out is not None:
+            leave |= (coded.annotator == out) & _together(coded, (one, two))[coded.task]
+    keep = both & ~leave
+    if not (leave & both).any():
+        return True
+    tasks, task = np.unique(coded.task[keep], return_inverse=True)
+    part = Coded(
+        "nominal",
+        task.astype(np.int32),
+        coded.annotator[keep],
+        coded.value[keep],
+        coded.tasks[tasks],
+        coded.annotators,
+        coded.categories,
+        frame=coded.frame[keep],
+    )
+    met = _meetings(part)
+    mine = np.flatnonzero(met.pairs == pair[0] * people + pair[1])
+    if not len(mine):
+        return False
+    own = met.pair == mine[0]
+    score, gain, variance, third = (float(v[own].sum()) for v in (met.score, met.gain, met.variance, met.third))
+    return bool(upper_tail(*(np.array([v]) for v in (score - tolerance * gain, variance, third)))[0] <= limit)
+
+
+def _together(coded: Coded, pair: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The tasks that both have judged."""
+    counts = [np.bincount(coded.task[coded.annotator == who], minlength=len(coded.tasks)) for who in pair]
+    return (counts[0] > 0) & (counts[1] > 0)
 
 
 def _times(coded: Coded, met: _Meetings, number: int) -> dict[str, Floats]:
@@ -212,7 +279,5 @@ def _describe(row: pd.Series[Any]) -> str:
         f"copied, 95% interval {row['low']:.0%} to {row['high']:.0%})"
     )
     if row["same_minutes"] < CLOSER * row["differ_minutes"]:
-        text += (
-            f", {row['same_minutes']:.3g} minutes apart in the middle when equal and {row['differ_minutes']:.3g} otherwise"
-        )
+        text += f", {row['same_minutes']:.3g} minutes apart when equal and {row['differ_minutes']:.3g} otherwise"
     return text

@@ -1,10 +1,10 @@
 """What somebody would have said, given all that was said about the same task: the engine of several tests.
 
-If the annotators of a task were alike, the labels it got could be theirs in any order: of ``n`` annotators of whom ``m``
-used a label, each is one of the ``m`` with probability ``m/n``. This holds whatever the task is, how hard it is and
-who got which mix of tasks, so none of that has to be modelled (conditional logistic regression, Breslow and Day 1980,
-chapter 7). People are not alike, so everybody has an odds of being the one who deviates from the task's reference (its
-known answer, else its majority), and habits of deviating to certain labels; both are estimated, drawn to the
+If the annotators of a task were alike, the labels it got could be theirs in any order: of ``n`` annotators of whom
+``m`` used a label, each is one of the ``m`` with probability ``m/n``. This holds whatever the task is, how hard it is
+and who got which mix of tasks, so none of that has to be modelled (conditional logistic regression, Breslow and Day
+1980, chapter 7). People are not alike, so everybody has an odds of being the one who deviates from the task's reference
+(its known answer, else its majority), and habits of deviating to certain labels; both are estimated, drawn to the
 common value where data is scarce, and used for the colleagues somebody is compared with.
 
 A **mark** is a kind of deviation that is asked about ("to this label", "to the prediction", "to this label in this
@@ -130,10 +130,10 @@ def references(coded: Coded, gold: npt.NDArray[np.integer[Any]] | None = None) -
     cells, counts = _cells(coded.task.astype(np.int64) * labels + coded.value)
     rank = counts + overall[cells % labels] / (overall.sum() + 1.0)
     order = np.lexsort((rank, cells // labels))
-    found = np.full(len(coded.tasks), -1, dtype=np.int64)
+    found: Ints = np.full(len(coded.tasks), -1, dtype=np.int64)
     found[(cells // labels)[order]] = (cells % labels)[order]
     if gold is not None:
-        found = np.where(gold >= 0, gold, found)
+        found = np.where(gold >= 0, gold, found).astype(np.int64)
     return found
 
 
@@ -193,7 +193,8 @@ def _only(o: Options, keep: Mask) -> Options:
 def fit(o: Options) -> Fitted:
     """Everybody's odds of deviating and habits, each against those of the colleagues on the same tasks."""
     who, base = o.who[o.row], np.log(o.count)
-    deviating, habit = np.zeros(o.people), np.zeros((o.people, o.labels))
+    deviating: Floats = np.zeros(o.people)
+    habit: Floats = np.zeros((o.people, o.labels))
     fitted = Fitted(o, base, deviating, habit)
     pair = who * o.labels + o.label
     cells = int(o.cell.max(initial=-1)) + 1
@@ -258,7 +259,16 @@ def examine(
     gap = np.bincount(member[lead], (did - whole)[lead], families)
     told = np.bincount(member[lead], (whole * (1 - whole))[lead], families)
     use = np.flatnonzero(mark >= 0)
-    test = _Test(mark[use], len(family), chance[use], whole[use], said[use], did[use], caution, np.zeros(len(family)) if centre is None else centre)
+    test = _Test(
+        mark[use],
+        len(family),
+        chance[use],
+        whole[use],
+        said[use],
+        did[use],
+        caution,
+        np.zeros(len(family)) if centre is None else centre,
+    )
     rest_gap = gap[family] - test.sum(test.did - test.whole)
     rest_told = np.maximum(told[family] - test.sum(test.whole * (1 - test.whole)), 0.0)
     return test.run(rest_gap, rest_told, float(np.log(tolerance)))
@@ -328,7 +338,7 @@ class _Test:
         self, delta: Floats, gamma: Floats, observed: Floats, rest_gap: Floats, rest_told: Floats
     ) -> tuple[Floats, Floats, Floats]:
         """The likeliest odds ratio, with a weak prior, the family's odds without the mark, and the standard error."""
-        variance = np.ones(self.marks)
+        variance: Floats = np.ones(self.marks)
         for _ in range(10):
             p, f = self.tilted(gamma, delta)
             own = self.sum(p * (1 - p)) + 0.05

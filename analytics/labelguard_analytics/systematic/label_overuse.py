@@ -125,7 +125,9 @@ def _table(coded: Coded, chosen: Options, result: Marked, least: int) -> pd.Data
 def _mostly_against(coded: Coded, chosen: Options, annotator: int, label: Any) -> Any:
     """The peer with whom most of the disagreement about a label is, where there is such a one."""
     number = coded.categories.get_loc(label)
-    used = chosen.row[chosen.chosen & chosen.deviates & (chosen.label == number) & (chosen.who[chosen.row] == annotator)]
+    used = chosen.row[
+        chosen.chosen & chosen.deviates & (chosen.label == number) & (chosen.who[chosen.row] == annotator)
+    ]
     tasks = np.zeros(len(coded.tasks), dtype=bool)
     tasks[coded.task[chosen.judgment[used]]] = True
     if "gold" in coded.frame.columns:

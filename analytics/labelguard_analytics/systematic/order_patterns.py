@@ -36,9 +36,9 @@ def order_patterns(
 
     Items may be sorted, so that the same label is right many times in a row. Therefore only the order **within** alike
     items is looked at: within 200 judgments of an annotator, those with the same consensus of others (or known answer)
-    and with the same consensus on most of the six judgments around. If labels follow from items, the labels given to such a group
-    could stand in any order. Each label is compared with the one given 1 to 6 judgments before in the same session,
-    against how often they would be equal in a random order; the sum of the differences is a martingale, whose
+    and with the same consensus on most of the six judgments around. If labels follow from items, the labels given to
+    such a group could stand in any order. Each label is compared with the one given 1 to 6 judgments before in the same
+    session, against how often they would be equal in a random order; the sum of the differences is a martingale, whose
     variance is known. Slow changes (learning, other items) stay within the 200 and within ``tolerance``.
 
     Without the column ``at``, the order of the frame is taken for the order of work.
@@ -117,10 +117,10 @@ class _Line:
         """Alike judgments of one annotator within a block, numbered; -1 where there is no consensus."""
         near = self._near()
         # The label that at least half of the neighbours have.
-        votes = sum((near == other).astype(np.int8) for other in near)
-        lead = np.where(near < 0, 0, votes).argmax(axis=0)
-        at = (lead, np.arange(len(self.who)))
-        around = np.where((np.asarray(votes)[at] >= AROUND) & (near[at] >= 0), near[at], self.labels)
+        votes = np.where(near < 0, 0, (near[:, None] == near[None]).sum(axis=1))
+        lead = votes.argmax(axis=0)[None]
+        most, label = (np.take_along_axis(table, lead, axis=0)[0] for table in (votes, near))
+        around = np.where(most >= AROUND, label, self.labels)
         key = (self.who * (int(self.place.max(initial=0)) // BLOCK + 1) + self.place // BLOCK) * self.labels
         key = (key + self.consensus) * (self.labels + 1) + around
         _, codes = np.unique(key, return_inverse=True)
@@ -140,7 +140,7 @@ def _consensus(coded: Coded) -> Ints:
     """The known answer, else the label that most others gave the task; -1 where others give none or a tie."""
     labels = max(len(coded.categories), 1)
     task, value = coded.task.astype(np.int64), coded.value.astype(np.int64)
-    cells, place, counts = np.unique(task * labels + value, return_inverse=True, return_counts=True)
+    cells, counts = np.unique(task * labels + value, return_counts=True)
     of_task = cells // labels
     order = np.lexsort((-counts, of_task))
     first = np.searchsorted(of_task[order], np.arange(len(coded.tasks) + 1))
@@ -192,16 +192,16 @@ def _table(coded: Coded, line: _Line, tolerance: float, least: int) -> pd.DataFr
         ]
     )
     best = p.argmin(axis=0)
-    lag = np.where(best == LAGS, 0, best)
-    at = (lag, np.arange(people))
+    chosen = np.where(best == LAGS, 0, best)
+    place = (chosen, np.arange(people))
     judged = n[0]
     enough = judged >= least
-    pairs = np.maximum(n[at], 1)
-    effect, half = total[at] / pairs, Z95 * spread[at] / pairs
+    pairs = np.maximum(n[place], 1)
+    effect, half = total[place] / pairs, Z95 * spread[place] / pairs
     kind = np.where(best == LAGS, "alternation", np.where(best == 0, "runs", "cycle"))
     starts = np.searchsorted(line.who, np.arange(people + 1))
     patterns = [
-        _pattern(coded, line.value[starts[i] : starts[i + 1]], int(lag[i]) + 1, str(kind[i]))
+        _pattern(coded, line.value[starts[i] : starts[i + 1]], int(chosen[i]) + 1, str(kind[i]))
         if enough[i] and p[best[i], i] < 0.01
         else ("", 0)
         for i in range(people)
@@ -210,15 +210,15 @@ def _table(coded: Coded, line: _Line, tolerance: float, least: int) -> pd.DataFr
         {
             "annotator": coded.annotators,
             "kind": np.where(enough, kind, ""),
-            "lag": lag + 1,
+            "lag": chosen + 1,
             "pattern": [text for text, _ in patterns],
             "longest": [length for _, length in patterns],
             "effect": np.where(enough, effect, np.nan),
             "low": np.where(enough, effect - half, np.nan),
             "high": np.where(enough, effect + half, np.nan),
-            "expected": np.where(enough, even[at] / pairs, np.nan),
+            "expected": np.where(enough, even[place] / pairs, np.nan),
             "p": np.where(enough, np.minimum(1.0, p.min(axis=0) * len(p)), np.nan),
-            "judgments": np.where(enough, n[at], judged).astype(np.int64),
+            "judgments": np.where(enough, n[place], judged).astype(np.int64),
             "reason": [
                 "" if fine else too_little(int(count), "judgment with a consensus of others", least)
                 for fine, count in zip(enough, judged, strict=True)
@@ -235,7 +235,7 @@ def _pattern(coded: Coded, said: Ints, lag: int, kind: str) -> tuple[str, int]:
         return "", longest + 1 if longest else 0
     # Cut into stretches of one period, of which each repeats the one before; rotations are the same cycle.
     seen: Counter[tuple[int, ...]] = Counter()
-    for start in range(0, len(said) - 2 * lag + 1):
+    for start in range(len(said) - 2 * lag + 1):
         if fits[start : start + lag].all():
             turn = said[start : start + lag].tolist()
             seen[min(tuple(turn[i:] + turn[:i]) for i in range(lag))] += 1
@@ -269,5 +269,3 @@ def _describe(row: pd.Series[Any]) -> str:
     if row["pattern"]:
         text += f", most often {row['pattern']}"
     return f"{text}, in a stretch of up to {row['longest']} judgments"
-
-

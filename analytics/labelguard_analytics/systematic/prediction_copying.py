@@ -56,9 +56,9 @@ def prediction_copying(
 
     Returns:
         A row for each annotator: ``accepted`` (predictions that are wrong by the task's known answer or majority),
-        ``expected``, ``odds_ratio`` with ``low`` to ``high``, ``judgments`` (of disputed tasks with a wrong prediction),
-        ``accept_seconds`` and ``other_seconds`` (median durations of those acceptances and of all else), and what
-        :class:`Findings` says.
+        ``expected``, ``odds_ratio`` with ``low`` to ``high``, ``judgments`` (of disputed tasks with a wrong
+        prediction), ``accept_seconds`` and ``other_seconds`` (median durations of those acceptances and of all
+        else), and what :class:`Findings` says.
 
     Raises:
         BadJudgments: the frame is not what it must be, or there are no predictions.
@@ -106,7 +106,7 @@ def prediction_copying(
         lambda row: _describe(row, compared),
         what="annotators",
         nothing=f"none accepts wrong predictions by more than {tolerance:g} times the odds of others on the same tasks",
-        advice="Give them tasks without predictions for a while, and compare how often they are right with and without.",
+        advice="Give them tasks without predictions for a while, and compare how often they are right.",
     )
 
 
@@ -137,7 +137,9 @@ def _predicted(coded: Coded, predictions: pd.Series[Any] | None) -> Ints:
     elif "prediction" in coded.frame.columns:
         codes, names = coded.group("prediction")
     else:
-        raise BadJudgments("The column 'prediction' is missing, which is needed here; or give the argument predictions.")
+        raise BadJudgments(
+            "The column 'prediction' is missing, which is needed here; or give the argument predictions."
+        )
     if not (codes >= 0).any():
         raise BadJudgments("There is no prediction: the column 'prediction' is empty in every row.")
     places = coded.categories.get_indexer(names)
