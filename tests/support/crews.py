@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,13 @@ class Crew:
     truth: npt.NDArray[np.intp]
     """Of each judgment."""
     value: npt.NDArray[np.intp]
-    """What was said, as a place in ``LABELS``."""
+    """What was said, as a place in ``names``."""
     labels: int
+    names: npt.NDArray[Any] = field(default_factory=lambda: LABELS)
 
     def said(self, value: npt.NDArray[np.intp]) -> pd.DataFrame:
         """The frame with other answers."""
-        return self.frame.assign(value=LABELS[value])
+        return self.frame.assign(value=self.names[value])
 
     def of(self, annotator: int) -> npt.NDArray[np.bool_]:
         """Whose judgments they are."""
@@ -125,7 +127,7 @@ def biased(made: Crew, seed: int, points: float = 0.15) -> Plant:
 def copying_predictions(made: Crew, seed: int, share: float = 0.4) -> Plant:
     """Somebody accepts this share of the wrong predictions, whatever they think, in a tenth of the usual time."""
     rng, (who, mine) = np.random.default_rng([seed, 3]), _suspect(made)
-    predicted = pd.Index(LABELS).get_indexer(made.frame["prediction"])
+    predicted = pd.Index(made.names).get_indexer(made.frame["prediction"])
     copied = mine & (predicted != made.truth) & (rng.random(len(mine)) < share)
     seconds = np.where(copied, 2.0, 20.0) * np.exp(rng.normal(0, 0.3, len(mine)))
     return Plant(made.said(np.where(copied, predicted, made.value)).assign(duration=seconds), who)

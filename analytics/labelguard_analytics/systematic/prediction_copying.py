@@ -130,7 +130,7 @@ def _predicted(coded: Coded, predictions: pd.Series[Any] | None) -> Ints:
             )
         if predictions.index.has_duplicates:
             twice = predictions.index[predictions.index.duplicated()][0]
-            raise BadJudgments(f"predictions has two entries for task {twice!r}.")
+            raise BadJudgments(f"predictions has two entries for task {twice}.")
         of_task = predictions.reindex(coded.tasks)
         codes, names = encode(of_task, "predictions", missing=True)
         codes = codes[coded.task]
