@@ -53,7 +53,7 @@ def concentrated_errors(
     labels = len(coded.categories)
     who = chosen.who[chosen.row]
     cell = (who * labels + chosen.reference) * labels + chosen.label
-    cells, place = np.unique(np.where(chosen.deviates, cell, -1), return_inverse=True)
+    cells, place = np.unique(np.where(_wrong(chosen), cell, -1), return_inverse=True)
     skipped = int(len(cells) > 0 and cells[0] < 0)
     cells, mark = cells[skipped:], place - skipped
     member = np.where(chosen.deviates, who, -1)
@@ -74,6 +74,11 @@ def concentrated_errors(
     )
 
 
+def _wrong(chosen: Options) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """The options that are errors; where a task has neither a known answer nor a majority, none is."""
+    return chosen.deviates & (chosen.reference >= 0)
+
+
 def _table(
     coded: Coded, chosen: Options, result: Marked, cells: np.ndarray[tuple[int], np.dtype[np.int64]], least: int
 ) -> pd.DataFrame:
@@ -83,7 +88,7 @@ def _table(
     best = np.full(people, -1, dtype=np.int64)
     best[owner[order][::-1]] = order[::-1]  # the first of each owner is written last
     looked = np.bincount(owner, minlength=people)
-    wrong = chosen.chosen & chosen.deviates
+    wrong = chosen.chosen & _wrong(chosen)
     errors = np.bincount(chosen.who[chosen.row[wrong]], minlength=people)
     enough = (errors >= least) & (best >= 0)
     at = np.maximum(best, 0)

@@ -56,7 +56,7 @@ class Options:
     chosen: Mask
     """Whether this judgment said it."""
     deviates: Mask
-    """Whether the label is not the reference of the task."""
+    """Whether the label is not the reference of the task; where there is none, every label deviates."""
     cell: Ints
     """The number of the task and label."""
     reference: Ints
@@ -121,9 +121,10 @@ class Marked:
 
 
 def references(coded: Coded, gold: npt.NDArray[np.integer[Any]] | None = None) -> Ints:
-    """The reference of each task: its known answer, else its most frequent label.
+    """The reference of each task: its known answer, else its most frequent label, else -1.
 
-    Of equally frequent ones that which is more common over all tasks, so that a tie does not depend on who is who.
+    Where two people differ, it is the label that is more common over all tasks: that does not depend on who is who.
+    Where three or more are tied there is none: everybody deviates, which tells nothing about how often anybody does.
     """
     labels = len(coded.categories)
     overall = np.bincount(coded.value, minlength=labels).astype(np.float64)
@@ -131,7 +132,13 @@ def references(coded: Coded, gold: npt.NDArray[np.integer[Any]] | None = None) -
     rank = counts + overall[cells % labels] / (overall.sum() + 1.0)
     order = np.lexsort((rank, cells // labels))
     found: Ints = np.full(len(coded.tasks), -1, dtype=np.int64)
-    found[(cells // labels)[order]] = (cells % labels)[order]
+    task, count = (cells // labels)[order], counts[order]
+    found[task] = (cells % labels)[order]
+    last = np.concatenate([task[1:] != task[:-1], [True]])[: len(task)]
+    tied = np.concatenate([[False], (task[1:] == task[:-1]) & (count[1:] == count[:-1])])[: len(task)]
+    crowd = np.bincount(coded.task, minlength=len(coded.tasks))
+    unclear = task[last & tied]
+    found[unclear[crowd[unclear] > 2]] = -1
     if gold is not None:
         found = np.where(gold >= 0, gold, found).astype(np.int64)
     return found

@@ -72,7 +72,12 @@ def prediction_copying(
     reference = references(coded, coded.gold())
     chosen = options(coded, reference, controls if controls.any() else None)
     exposed = shown[chosen.judgment] & (predicted[chosen.judgment] >= 0)
-    hit = chosen.deviates & (chosen.label == predicted[chosen.judgment][chosen.row]) & exposed[chosen.row]
+    hit = (
+        chosen.deviates
+        & (chosen.reference >= 0)
+        & (chosen.label == predicted[chosen.judgment][chosen.row])
+        & exposed[chosen.row]
+    )
     who = chosen.who[chosen.row]
     mark, member = np.where(hit, who, -1), np.where(chosen.deviates, who, -1)
     everybody = np.arange(chosen.people)
