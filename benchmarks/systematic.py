@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def seconds(judgments: int, seed: int) -> None:
     frames = [made_up(judgments // 10, seed), made_up(judgments, seed)]
     work: dict[str, Callable[[pd.DataFrame], object]] = {
         "duration_model": lambda frame: duration_model(frame.drop(columns=["source", "prediction"])),
-        **{name: (lambda frame, name=name: search(name, frame)) for name in SEARCHES},
+        **{name: partial(search, name) for name in SEARCHES},
     }
     for name, run in work.items():
         taken = []

@@ -218,6 +218,22 @@ def test_where_a_single_peer_disagrees_nobody_is_named() -> None:
     assert known.discovered[0] == "bob"
 
 
+def test_known_answers_show_what_everybody_does_in_a_source() -> None:
+    """A label that the whole crew prefers in a source is told for all together; a hard source alone is not."""
+    made = crew(7450, tasks=4000)
+    gold = LABELS[made.truth]
+    honest = source_bias(made.frame.drop(columns="prediction").assign(gold=gold))
+    assert honest.discovered == ()
+    assert honest.table["annotator"].isna().sum() == 3
+    rng = np.random.default_rng(4)
+    moved = (made.frame["source"] == "web").to_numpy() & (rng.random(len(gold)) < 0.2)
+    frame = made.said(np.where(moved, 1, made.value)).drop(columns="prediction")
+    found = source_bias(frame.assign(gold=gold))
+    assert (None, "web") in found.discovered
+    assert "All annotators together wrongly said 'spam' in 'web'" in found.explain()
+    assert not source_bias(frame).table["annotator"].isna().any()
+
+
 def test_predictions_shown_to_some_show_copying_by_everybody() -> None:
     """With a control group, a copying crew is found, which a comparison among themselves could not do."""
     made = crew(7500, annotators=8, tasks=3000, per_task=4)

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from labelguard_analytics.frames import Coded, read
-from labelguard_analytics.systematic.exchange import Marked, Options, examine, fit, options, references
+from labelguard_analytics.systematic.exchange import Ints, Marked, Mask, Options, examine, fit, options, references
 from labelguard_analytics.systematic.findings import Findings, check_arguments, conclude, too_little
 
 
@@ -74,14 +74,12 @@ def concentrated_errors(
     )
 
 
-def _wrong(chosen: Options) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _wrong(chosen: Options) -> Mask:
     """The options that are errors; where a task has neither a known answer nor a majority, none is."""
     return chosen.deviates & (chosen.reference >= 0)
 
 
-def _table(
-    coded: Coded, chosen: Options, result: Marked, cells: np.ndarray[tuple[int], np.dtype[np.int64]], least: int
-) -> pd.DataFrame:
+def _table(coded: Coded, chosen: Options, result: Marked, cells: Ints, least: int) -> pd.DataFrame:
     people, labels = len(coded.annotators), len(coded.categories)
     owner = cells // labels**2
     order = np.lexsort((-result.effect, result.p, owner))

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from labelguard_analytics.frames import Coded, read
-from labelguard_analytics.systematic.exchange import HABIT, Marked, Options, examine, fit, options, references
+from labelguard_analytics.systematic.everybody import by_everybody
+from labelguard_analytics.systematic.exchange import HABIT, Ints, Marked, Options, examine, fit, options, references
 from labelguard_analytics.systematic.findings import Findings, check_arguments, conclude, too_little
 
 
@@ -22,8 +23,9 @@ def source_bias(
     habit of using the label against others is taken as it is; the question is whether they do so in this source
     more than in the others (:mod:`.exchange`).
 
-    A change that everybody makes together in a source cannot be seen by comparing people with each other. Known
-    answers show it: :func:`labelguard_analytics.confusion` with ``by="source"``.
+    What everybody does together in a source cannot be seen by comparing people with each other. Where there are
+    known answers (``gold``), a row for each source with ``None`` for the annotator tells whether all errors together
+    go to a label more often than in other sources; ``odds_ratio`` is then the ratio of the two numbers of errors.
 
     >>> rng = np.random.default_rng(3)
     >>> frame = pd.DataFrame({"task": np.repeat(np.arange(600), 3), "annotator": ["ann", "bob", "eve"] * 600})
@@ -73,29 +75,42 @@ def source_bias(
     shape = (chosen.people, labels, number)
     order = np.arange(marks).reshape(shape).transpose(0, 2, 1).reshape(-1, labels)
     table = _table(coded, chosen, source.astype(np.int64), sources, result, order, min_judgments)
+    together = by_everybody(coded, source.astype(np.int64), sources, tolerance)
+    if len(together):
+        table = pd.concat([table, together], ignore_index=True)
     return conclude(
         table,
         ["annotator", "source"],
         level,
-        lambda row: (
-            f"{row['annotator']} said {row['label']!r} in {row['source']!r} {row['used']:.0f} times against the others "
-            f"on the same tasks, where {row['expected']:.0f} would be expected from their work in other sources "
-            f"(odds {row['odds_ratio']:.1f} times as large, 95% interval {row['low']:.1f} to {row['high']:.1f}; "
-            f"{row['points']:+.0%} of their judgments there)"
-        ),
+        _describe,
         what="annotators with a source",
         nothing=f"none prefers a label in one source by more than {tolerance:g} times the odds",
         advice="Look at this source's tasks with them: do they know something about the source, or presume it?",
     )
 
 
+def _describe(row: pd.Series[Any]) -> str:
+    if row["annotator"] is None:
+        return (
+            f"All annotators together wrongly said {row['label']!r} in {row['source']!r} {row['used']:.0f} times, "
+            f"where {row['expected']:.0f} would be expected from their errors in other sources "
+            f"({row['odds_ratio']:.1f} times as many, 95% interval {row['low']:.1f} to {row['high']:.1f})"
+        )
+    return (
+        f"{row['annotator']} said {row['label']!r} in {row['source']!r} {row['used']:.0f} times against the others "
+        f"on the same tasks, where {row['expected']:.0f} would be expected from their work in other sources "
+        f"(odds {row['odds_ratio']:.1f} times as large, 95% interval {row['low']:.1f} to {row['high']:.1f}; "
+        f"{row['points']:+.0%} of their judgments there)"
+    )
+
+
 def _table(
     coded: Coded,
     chosen: Options,
-    source: np.ndarray[Any, np.dtype[np.int64]],
+    source: Ints,
     sources: pd.Index[Any],
     result: Marked,
-    order: np.ndarray[Any, np.dtype[np.int64]],
+    order: Ints,
     least: int,
 ) -> pd.DataFrame:
     people, number = chosen.people, max(len(sources), 1)
@@ -114,7 +129,7 @@ def _table(
     expected = np.where(blank, np.nan, result.expected[at])
     table = pd.DataFrame(
         {
-            "annotator": coded.annotators.repeat(number),
+            "annotator": pd.Series(coded.annotators.repeat(number), dtype=object),
             "source": list(sources) * people if len(sources) else [None] * people,
             "label": pd.Series(coded.categories.take(best), dtype=object).where(enough, None),
             "used": result.observed[at],
