@@ -68,7 +68,9 @@ PLANTS = {
     "copying_pairs": "30% of answers",
     "concentrated_errors": "70% of errors in one cell",
 }
-console = Console(width=150)
+GOLD = "the same, known answers"
+PLANTS[GOLD] = PLANTS["prediction_copying"]
+console = Console(width=170)
 
 
 def search(name: str, frame: pd.DataFrame) -> Findings:
@@ -90,21 +92,28 @@ def crews_and_plants(worlds: int, seed: int) -> None:
         "concentrated_errors": crews.confusing,
     }
     title = f"Any finding in an honest crew / plant found / an innocent beside the plant, in % of {worlds} crews"
-    table = Table("crew", *(f"{name}\n{PLANTS[name]}" for name in SEARCHES), title=title)
+    columns = [*SEARCHES, GOLD]
+    table = Table("crew", *(f"{name}\n{PLANTS[name]}" for name in columns), title=title)
+    total = {name: np.zeros(3) for name in columns}
     for number, (label, world) in enumerate(CREWS.items()):
-        counts = {name: np.zeros(3) for name in SEARCHES}
+        counts = {name: np.zeros(3) for name in columns}
         for draw in range(worlds):
             made = crews.crew(100_000 * seed + 1000 * number + draw, **world)
-            for name in SEARCHES:
+            answers = {"gold": made.names[made.truth]}
+            for column in columns:
+                name, known = ("prediction_copying", answers) if column == GOLD else (column, {})
                 planted = plants[name](made, draw)
-                named = search(name, planted.frame).discovered
-                counts[name] += [
-                    bool(search(name, made.frame).discovered),
+                named = search(name, planted.frame.assign(**known)).discovered
+                counts[column] += [
+                    bool(search(name, made.frame.assign(**known)).discovered),
                     planted.guilty in named,
                     bool(set(named) - {planted.guilty}),
                 ]
-        cells = [" / ".join(f"{100 * part / worlds:.0f}" for part in counts[name]) for name in SEARCHES]
-        table.add_row(label, *cells)
+        table.add_row(label, *(" / ".join(f"{100 * part / worlds:.0f}" for part in counts[name]) for name in columns))
+        for name in columns:
+            total[name] += counts[name] / len(CREWS)
+    table.add_section()
+    table.add_row("mean", *(" / ".join(f"{100 * part / worlds:.0f}" for part in total[name]) for name in columns))
     console.print(table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from labelguard_analytics.frames import BadJudgments, Coded, Floats, encode, read
-from labelguard_analytics.systematic.exchange import Options, examine, fit, options, references
+from labelguard_analytics.systematic.exchange import Marked, Options, examine, fit, options, references
 from labelguard_analytics.systematic.findings import Findings, check_arguments, conclude, too_little
 
 Ints = npt.NDArray[np.int64]
 COLUMNS = ("prediction", "prediction_shown")
+FIXED = 1e4
+"""Precision of a prior that data does not move."""
 FAST = 0.5
 """Acceptances whose median time is below this part of the annotator's median are called fast."""
 
@@ -22,47 +25,48 @@ def prediction_copying(
     judgments: pd.DataFrame | Coded,
     predictions: pd.Series[Any] | None = None,
     *,
-    tolerance: float = 1.5,
+    tolerance: float = 1.25,
     level: float = 0.1,
     min_judgments: int = 20,
 ) -> Findings:
     """Find annotators who accept wrong pre-annotations more often than they would make these errors by themselves.
 
-    A wrong prediction is often a mistake that people make too, because the item is hard. So an acceptance is
+        A wrong prediction is often a mistake that people make too, because the item is hard. So an acceptance is
     compared with what others said about the very same task: with those to whom the prediction was not shown, where
     the column ``prediction_shown`` says that there are any, else with all colleagues; and with how often the
-    annotator deviates in other ways (:mod:`.exchange`). Agreeing with right predictions is no evidence of copying.
-    Where the prediction was shown to everybody and everybody copies alike, no comparison of people can show it: show
-    it to some and not to others.
+    annotator deviates in other ways (:mod:`.exchange`), where nobody is expected to be better than colleagues, since
+    good annotators may fall for hard tasks like anybody. Agreeing with right predictions is no evidence of copying.
+    Where the prediction was shown to everybody and everybody copies alike, no comparison of people can show it:
+    show it to some and not to others. Known answers (``gold``) find most: a copied error may else be the majority.
 
     >>> rng = np.random.default_rng(5)
-    >>> labels = np.array(["ham", "news", "spam"])
-    >>> frame = pd.DataFrame({"task": np.repeat(np.arange(400), 3), "annotator": ["ann", "bob", "eve"] * 400})
-    >>> right = np.repeat(rng.choice(labels, 400), 3)
-    >>> predicted = np.where(rng.random(400) < 0.7, right[::3], rng.choice(labels, 400))
-    >>> frame["value"] = np.where(rng.random(1200) < 0.9, right, rng.choice(labels, 1200))
-    >>> copied = (frame["annotator"] == "eve") & (rng.random(1200) < 0.5)
-    >>> frame.loc[copied, "value"] = np.repeat(predicted, 3)[copied]
-    >>> prediction_copying(frame, pd.Series(predicted)).discovered
-    ('eve',)
+        >>> labels = np.array(["ham", "news", "spam"])
+        >>> frame = pd.DataFrame({"task": np.repeat(np.arange(400), 3), "annotator": ["ann", "bob", "eve"] * 400})
+        >>> right = np.repeat(rng.choice(labels, 400), 3)
+        >>> predicted = np.where(rng.random(400) < 0.7, right[::3], rng.choice(labels, 400))
+        >>> frame["value"] = np.where(rng.random(1200) < 0.9, right, rng.choice(labels, 1200))
+        >>> copied = (frame["annotator"] == "eve") & (rng.random(1200) < 0.5)
+        >>> frame.loc[copied, "value"] = np.repeat(predicted, 3)[copied]
+        >>> prediction_copying(frame, pd.Series(predicted)).discovered
+        ('eve',)
 
-    Args:
-        judgments: columns ``task``, ``annotator``, ``value`` (a label), optionally ``prediction`` (a label),
-            ``prediction_shown`` (true or false), ``duration`` and ``gold``.
-        predictions: the predicted label of each task, indexed by task, in place of the column.
-        tolerance: the odds ratio by which honest people may prefer a wrong prediction to other errors.
-        level: the false discovery rate over annotators.
-        min_judgments: judgments of tasks with a wrong prediction on which people differ that an annotator needs.
+        Args:
+            judgments: columns ``task``, ``annotator``, ``value`` (a label), optionally ``prediction`` (a label),
+                ``prediction_shown`` (true or false), ``duration`` and ``gold``.
+            predictions: the predicted label of each task, indexed by task, in place of the column.
+            tolerance: the odds ratio by which honest people may prefer a wrong prediction to other errors.
+            level: the false discovery rate over annotators.
+            min_judgments: judgments of tasks with a wrong prediction on which people differ that an annotator needs.
 
-    Returns:
-        A row for each annotator: ``accepted`` (predictions that are wrong by the task's known answer or majority),
-        ``expected``, ``odds_ratio`` with ``low`` to ``high``, ``judgments`` (of disputed tasks with a wrong
-        prediction), ``accept_seconds`` and ``other_seconds`` (median durations of those acceptances and of all
-        else), and what :class:`Findings` says.
+        Returns:
+            A row for each annotator: ``accepted`` (predictions that are wrong by the task's known answer or majority),
+            ``expected``, ``odds_ratio`` with ``low`` to ``high``, ``judgments`` (of disputed tasks with a wrong
+            prediction), ``accept_seconds`` and ``other_seconds`` (median durations of those acceptances and of all
+            else), and what :class:`Findings` says.
 
-    Raises:
-        BadJudgments: the frame is not what it must be, or there are no predictions.
-        ValueError: an argument is not what it must be.
+        Raises:
+            BadJudgments: the frame is not what it must be, or there are no predictions.
+            ValueError: an argument is not what it must be.
     """
     check_arguments(level, tolerance, min_judgments)
     coded = read(judgments, extra=COLUMNS)
@@ -80,8 +84,7 @@ def prediction_copying(
     )
     who = chosen.who[chosen.row]
     mark, member = np.where(hit, who, -1), np.where(chosen.deviates, who, -1)
-    everybody = np.arange(chosen.people)
-    result = examine(fit(chosen), mark, everybody, member, chosen.people, tolerance, together=True)
+    result = _test(chosen, mark, member, tolerance)
     enough = result.seen >= min_judgments
     ratio, low, high = (np.where(enough, part, np.nan) for part in result.ratio)
     accept, other = _seconds(coded, chosen, hit)
@@ -113,6 +116,30 @@ def prediction_copying(
         nothing=f"none accepts wrong predictions by more than {tolerance:g} times the odds of others on the same tasks",
         advice="Give them tasks without predictions for a while, and compare how often they are right.",
     )
+
+
+def _test(chosen: Options, mark: Ints, member: Ints, tolerance: float) -> Marked:
+    """Acceptances against everybody's other deviations, but nobody is expected to be better than colleagues.
+
+    Predictions are wrong on hard tasks, and there good annotators may err as often as anybody.
+    """
+    fitted = fit(chosen)
+    everybody = np.arange(chosen.people)
+    usual = examine(fitted, mark, everybody, member, chosen.people, tolerance, together=True)
+    better = fitted.deviating + usual.other < 0
+    equal = examine(
+        fitted,
+        mark,
+        everybody,
+        member,
+        chosen.people,
+        tolerance,
+        together=True,
+        caution=FIXED,
+        centre=-fitted.deviating,
+    )
+    parts = {one.name: np.where(better, getattr(equal, one.name), getattr(usual, one.name)) for one in fields(Marked)}
+    return Marked(**parts)
 
 
 def _describe(row: pd.Series[Any], compared: str) -> str:
