@@ -12,7 +12,7 @@ from labelguard_analytics.systematic.findings import Findings, check_arguments, 
 
 
 def concentrated_errors(
-    judgments: pd.DataFrame | Coded, *, tolerance: float = 2.0, level: float = 0.1, min_errors: int = 10
+    judgments: pd.DataFrame | Coded, *, tolerance: float = 1.5, level: float = 0.1, min_errors: int = 10
 ) -> Findings:
     """Find annotators who take one label for a certain other one, where others would err in many ways.
 
