@@ -22,11 +22,21 @@ from labelguard_analytics.confidence import (
 from labelguard_analytics.confusion import Confusion, ItemClusters, confusing_items, confusion
 from labelguard_analytics.counts import Counts
 from labelguard_analytics.drift import AnnotatorDrift, LabelShift, label_drift
+from labelguard_analytics.duration import DurationModel, duration_model
 from labelguard_analytics.estimate import Estimate
 from labelguard_analytics.fdr import Discoveries, ebh, fdr
 from labelguard_analytics.frames import BadJudgments
 from labelguard_analytics.sequential import AccuracyTest, ShareTest
 from labelguard_analytics.similarities import BadResult, similarity
+from labelguard_analytics.systematic import (
+    Findings,
+    concentrated_errors,
+    copying_pairs,
+    label_overuse,
+    order_patterns,
+    prediction_copying,
+    source_bias,
+)
 from labelguard_analytics.truth import (
     Truth,
     ability_difficulty,
@@ -50,7 +60,9 @@ __all__ = [
     "Confusion",
     "Counts",
     "Discoveries",
+    "DurationModel",
     "Estimate",
+    "Findings",
     "ItemClusters",
     "LabelShift",
     "Pairwise",
@@ -62,11 +74,14 @@ __all__ = [
     "agreement_by_task",
     "calibration",
     "cohen_kappa",
+    "concentrated_errors",
     "confidence_weighted",
     "confusing_items",
     "confusion",
     "consensus_regions",
+    "copying_pairs",
     "dawid_skene",
+    "duration_model",
     "ebh",
     "fdr",
     "fleiss_kappa",
@@ -76,13 +91,17 @@ __all__ = [
     "infer_truth",
     "krippendorff_alpha",
     "label_drift",
+    "label_overuse",
     "majority_vote",
     "multi_label_truth",
     "numeric_truth",
     "one_coin",
+    "order_patterns",
     "ordinal_truth",
     "pairwise_agreement",
     "percent_agreement",
+    "prediction_copying",
     "recalibrate",
     "similarity",
+    "source_bias",
 ]
