@@ -27,6 +27,8 @@ from labelguard_analytics.fdr import Discoveries, ebh, fdr
 from labelguard_analytics.frames import BadJudgments
 from labelguard_analytics.sequential import AccuracyTest, ShareTest
 from labelguard_analytics.similarities import BadResult, similarity
+from labelguard_analytics.streams.detector import ChangeDetector
+from labelguard_analytics.streams.labels import LabelShareDetector, LabelShareTest
 from labelguard_analytics.truth import (
     Truth,
     ability_difficulty,
@@ -47,11 +49,14 @@ __all__ = [
     "BadJudgments",
     "BadResult",
     "Calibration",
+    "ChangeDetector",
     "Confusion",
     "Counts",
     "Discoveries",
     "Estimate",
     "ItemClusters",
+    "LabelShareDetector",
+    "LabelShareTest",
     "LabelShift",
     "Pairwise",
     "Recalibration",

@@ -138,7 +138,9 @@ def _stretch(side: Side, values: Array, until: int, blocks: int) -> tuple[int, b
     return len(values), True
 
 
-def _detection(then: Array, log_thresholds: Array, is_end: np.ndarray[tuple[int], np.dtype[np.bool_]], stop: int) -> int | None:
+def _detection(
+    then: Array, log_thresholds: Array, is_end: np.ndarray[tuple[int], np.dtype[np.bool_]], stop: int
+) -> int | None:
     likely = (then[: stop + 1].max(axis=1) >= log_thresholds[: stop + 1]) & ~is_end[: stop + 1]
     for i in np.flatnonzero(likely).tolist():
         if evidence(then[i].tolist()) >= math.exp(float(log_thresholds[i])):

@@ -51,12 +51,12 @@ class ChangeDetector:
         ValueError: an argument is outside of what the thresholds are calibrated for.
 
     >>> detector = ChangeDetector(level=0.9)
-    >>> for x in [1] * 40 + [0, 1, 1, 0, 0, 1, 0, 1, 0, 0, 1]:
+    >>> for x in [1] * 40 + [0, 1, 0, 0, 0, 1, 0, 0, 0, 0]:
     ...     _ = detector.update(x)
     >>> detector.detected, detector.since
     (True, 41)
     >>> print(detector.explain())
-    Since value 41 the mean is about 0.40 (10 values), while 0.90 is usual. Look at what changed ...
+    Since value 41 the mean is about 0.22 (9 values), while 0.90 is usual. Look at what changed ...
     """
 
     def __init__(self, level: float | None = None, direction: Direction = "down", run_length: float = 5000) -> None:
@@ -155,6 +155,11 @@ class ChangeDetector:
         return self.level if self.level is not None or side.usual is None else _mirrored(side.usual, name)
 
     @property
+    def now(self) -> float | None:
+        """The mean since the likely change, up to its detection; None until something is detected."""
+        return _mirrored(self._sides[self._foremost].since, self._foremost) if self.detected else None
+
+    @property
     def _foremost(self) -> str:
         """The side that detected first, or is closest to it."""
 
@@ -183,7 +188,7 @@ class ChangeDetector:
                 f"change is {self.evidence:.3g}, and {self.threshold:.3g} would count."
             )
         return (
-            f"Since value {side.start + 1:,} the mean is about {_mirrored(side.since, name):.2f} "
+            f"Since value {side.start + 1:,} the mean is about {self.now:.2f} "
             f"({(side.found or 0) - side.start:,} values), while {usual:.2f} is usual. Look at what changed then; "
             f"without a change a false alarm comes once in {self.run_length:,.0f} values or more."
         )

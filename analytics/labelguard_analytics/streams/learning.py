@@ -2,9 +2,9 @@
 
 The first ``WARM_UP`` values give a first level and are taken as good. Later values join in blocks of ``BLOCK``,
 each only when one or two more blocks have passed and the evidence for a fall is still small, so that a fall is
-not learnt as normal before it is noticed. The level used is lowered by a part of its standard error that shrinks quickly
-with the number of values behind it: a level taken too high from few values is what early false alarms come from.
-Old values fade, so that the level follows somebody who gets better.
+not learnt as normal before it is noticed. The level used is lowered by a part of its standard error that shrinks
+quickly with the number of values behind it: a level taken too high from few values is what early false alarms
+come from. Old values fade, so that the level follows somebody who gets better.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def learnt_indices(missing: Array, size: Array) -> Whole:
     """:func:`learnt_index` of many streams."""
     level = 1.0 - (missing + 0.5) / (size + 1.0)
     level -= CAUTION * np.sqrt(level * (1.0 - level) / size) * (WARM_UP / size)
-    return np.maximum(0, np.floor(level * GRID)).astype(np.int64)
+    found: Whole = np.maximum(0, np.floor(level * GRID)).astype(np.int64)
+    return found
 
 
 def joined(missing: float, size: float, block: float) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""A detector on many streams at once, value after value: what calibration, tests and benchmarks simulate with.
+"""Detectors and tests on many streams at once, value after value: what calibration, tests and benchmarks run.
 
-It shares the steps, the thresholds and the learning with :class:`~labelguard_analytics.ChangeDetector` and
-detects at the very same values.
+They share steps, thresholds and learning with :class:`~labelguard_analytics.ChangeDetector`, and odds ratios and
+start weights with :class:`~labelguard_analytics.AccuracyTest`, and detect at the very same values.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from labelguard_analytics.sequential import AccuracyTest, waiting
 from labelguard_analytics.streams import learning
 from labelguard_analytics.streams.odds import WEIGHTS, Array, Odds, Whole, index_of, partial_gains
 
@@ -20,14 +21,14 @@ def first_alarms(values: Array | npt.NDArray[np.bool_], odds: Odds, level: float
     """
     streams, length = values.shape
     found = np.zeros(streams, dtype=np.int64)
-    alive = np.arange(streams)
+    alive: Whole = np.arange(streams)
     exact = values.dtype == bool or bool(np.isin(values, (0.0, 1.0)).all())
     logs = np.zeros((streams, len(WEIGHTS)))
     start = 0 if level is not None else min(learning.WARM_UP, length)
     missing, size = start - values[:, :start].sum(axis=1), np.full(streams, float(start))
     waiting: list[Array] = []
     block = np.zeros(streams)
-    index = learning.learnt_indices(missing, size) if level is None else np.full(streams, index_of(level))
+    index: Whole = learning.learnt_indices(missing, size) if level is None else np.full(streams, index_of(level))
     losses, gains, bounds = odds.losses[index], odds.gains[index], np.exp(odds.log_thresholds[index])
     weights = np.array(WEIGHTS)
     for at in range(start, length):
@@ -65,4 +66,18 @@ def first_alarms(values: Array | npt.NDArray[np.bool_], odds: Odds, level: float
             size = np.minimum(size, learning.MEMORY)
             index = learning.learnt_indices(missing, size)
             losses, gains, bounds = odds.losses[index], odds.gains[index], np.exp(odds.log_thresholds[index])
+    return found
+
+
+def first_rejections(values: Array | npt.NDArray[np.bool_], target: float = 0.85, false_alarm: float = 0.05) -> Whole:
+    """The value, counted from 1, at which an :class:`AccuracyTest` of each stream (row) detects; 0 for never."""
+    streams, length = values.shape
+    shifts = 1.0 / np.array(AccuracyTest.RATIOS)[:, None] - 1.0
+    capital = np.zeros((len(shifts), streams))
+    found = np.zeros(streams, dtype=np.int64)
+    for at in range(length):
+        staked = waiting(at) - waiting(at + 1)
+        capital = (capital + staked) * ((1.0 + values[:, at] * shifts) / (1.0 + target * shifts))
+        evidence = capital.mean(axis=0) + waiting(at + 1)
+        found[(evidence >= 1.0 / false_alarm) & (found == 0)] = at + 1
     return found

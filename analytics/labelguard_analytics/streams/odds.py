@@ -95,9 +95,7 @@ def partial_gain(x: float, index: int) -> list[float]:
     if index < _FLOOR:
         return [0.0] * len(RATIOS)
     level = min(max(index / GRID, LOWEST), HIGHEST)
-    return [
-        math.floor(math.log((r + x * (1.0 - r)) / (level + r * (1.0 - level))) * _UNIT) / _UNIT for r in RATIOS
-    ]
+    return [math.floor(math.log((r + x * (1.0 - r)) / (level + r * (1.0 - level))) * _UNIT) / _UNIT for r in RATIOS]
 
 
 def partial_gains(x: Array, index: Whole) -> Array:
@@ -117,7 +115,7 @@ def partial_gains(x: Array, index: Whole) -> Array:
 
 def evidence(logs: list[float]) -> float:
     """The evidence of a row of logarithms; 1 where there is none."""
-    return sum(map(mul, WEIGHTS, map(math.exp, logs)))
+    return float(sum(map(mul, WEIGHTS, map(math.exp, logs))))
 
 
 def reaches(logs: Array, log_bounds: Array) -> npt.NDArray[np.bool_]:

@@ -35,14 +35,15 @@ def units(values: Iterable[Any], name: str) -> npt.NDArray[np.float64]:
         ValueError: one is anything else; the sentence says which.
     """
     given = values if isinstance(values, np.ndarray) else list(values)
-    array: npt.NDArray[np.float64]
     try:
-        array = np.asarray(given)
-        if array.dtype.kind not in "fiub":
-            raise TypeError
-        array = array.astype(np.float64)
-    except (TypeError, ValueError):
-        array = np.array([unit(value, f"{name} (place {i})") for i, value in enumerate(given, start=1)])
+        raw = np.asarray(given)
+    except ValueError:  # rows of different lengths
+        raw = np.asarray(given, dtype=object)
+    array: npt.NDArray[np.float64]
+    if raw.dtype.kind in "fiub":
+        array = raw.astype(np.float64)
+    else:
+        array = np.array([unit(value, f"{name} (place {i})") for i, value in enumerate(given, start=1)], dtype=float)
     if array.ndim != 1:
         raise ValueError(f"{name}s for a stream must be one row of numbers, but they have {array.ndim} dimensions.")
     if len(array) and not (array.min() >= 0.0 and array.max() <= 1.0):  # also where there is a NaN
