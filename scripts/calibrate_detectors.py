@@ -1,14 +1,14 @@
 """Find the thresholds of the change detectors by simulation, and write them where they are read.
 
-    python scripts/calibrate_detectors.py [--worlds 1500] [--seed 1] [--run-lengths 5000 20000] [--write]
+    python scripts/calibrate_detectors.py [--worlds 1000] [--seed 1] [--tables LEARNT] [--run-lengths 5000] [--write]
 
 For each level and run length it looks for the threshold at which streams without a change just keep what is
 promised, with 3% to spare for chance: the mean run length, and the share of streams with an alarm in the first
 1,000 values and in the first fifth of the run length. The run length of a CUSUM is nearly proportional to its
 threshold, so a few steps of proportion come close enough. Where the level is learnt, the threshold in use follows
-the level learnt so far, so neighbouring levels matter: two rounds are made.
+the level learnt so far, so neighbouring levels matter: from nothing, ``--rounds 2`` are needed.
 
-About 20 minutes of one core for everything; ``--write`` replaces the tables in ``streams/thresholds.py``.
+About ten minutes of one core for everything; ``--write`` replaces the tables in ``streams/thresholds.py``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from labelguard_analytics.streams.odds import GRID, steps, watched
 
 SPARE = 1.03
 EARLY_WORLDS = 6_000
-STEPS = 4
+STEPS = 3
 TARGET = Path(thresholds.__file__)
 
 
@@ -85,10 +85,10 @@ class Calibration:
             offset -= float(np.clip(np.log(min(factors)), -1.0, 1.0))
         return float(table[column] + offset)
 
-    def run(self, start: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def run(self, start: npt.NDArray[np.float64], rounds: int) -> npt.NDArray[np.float64]:
         """The logarithms of the thresholds of all levels, from a first guess."""
         table = start
-        for _ in range(2 if self.learnt else 1):
+        for _ in range(rounds):
             table = np.array([self.one_level(level, table, i) for i, level in enumerate(thresholds.LEVELS)])
         return table
 
@@ -102,7 +102,9 @@ def written(rows: list[npt.NDArray[np.float64]]) -> str:
 def main() -> None:
     """Calibrate and print, and write where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", type=int, default=1500)
+    parser.add_argument("--worlds", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--tables", nargs="+", default=["KNOWN", "LEARNT"], choices=["KNOWN", "LEARNT"])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run-lengths", type=int, nargs="+", default=list(thresholds.RUN_LENGTHS))
     parser.add_argument("--write", action="store_true", help="replace the tables in streams/thresholds.py")
@@ -110,12 +112,12 @@ def main() -> None:
     text = TARGET.read_text(encoding="utf-8")
     for name, learnt in (("KNOWN", False), ("LEARNT", True)):
         rows = [np.array(row) for row in getattr(thresholds, name)]
-        guess = np.interp(np.arange(14), (0, 13), (5.5, 2.5))
+        guess = np.full(len(thresholds.LEVELS), 4.0)
         for i, run_length in enumerate(thresholds.RUN_LENGTHS):
-            if run_length not in arguments.run_lengths:
+            if name not in arguments.tables or run_length not in arguments.run_lengths:
                 continue
             start = rows[i] if rows[i].any() else guess + np.log(run_length / 5_000)
-            rows[i] = Calibration(run_length, learnt, arguments.worlds, arguments.seed).run(start)
+            rows[i] = Calibration(run_length, learnt, arguments.worlds, arguments.seed).run(start, arguments.rounds)
             sys.stdout.write(f"{name} {run_length}: {np.round(rows[i], 3).tolist()}\n")
             sys.stdout.flush()
         text = re.sub(rf"^{name} = .*?(?=^[A-Z\n]|\Z)", f"{name} = {written(rows)}\n", text, flags=re.M | re.S)
