@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import pickle
+import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -69,13 +71,15 @@ def test_it_begins_with_nothing_and_ends_with_a_detection(make: Callable[[], Any
 
     for value in example(make, n=3000):
         assert stream.update(value) is stream
-    if "ShareTest(expected=0.2" in repr(stream) or "'up'" in repr(stream) and make in ON_VALUES:
-        return  # these values become smaller
+    if make in ON_VALUES and stream.direction == "up":
+        assert not stream.detected  # these values become smaller
+        return
     assert stream.detected
     assert stream.n == 3000
     assert 1 <= stream.since <= 3000
     for text in (before, stream.explain()):
-        assert text.count(". ") == 1 and text.endswith("."), text
+        assert text.count(". ") == 1, text
+        assert text.endswith(".")
     assert stream.explain() != before
 
 
@@ -88,7 +92,7 @@ def test_it_goes_on_exactly_where_it_was_stopped(make: Callable[[], Any]) -> Non
             kept = type(stream).from_json(stream.to_json())
             assert kept.to_json() == stream.to_json()
             assert (kept.n, kept.evidence, kept.since) == (stream.n, stream.evidence, stream.since)
-            assert pickle.loads(pickle.dumps(stream)).to_json() == stream.to_json()
+            assert pickle.loads(pickle.dumps(stream)).to_json() == stream.to_json()  # noqa: S301
             assert json.loads(stream.to_json()) == stream.to_state()
             stream = kept
         stream.update(value)
@@ -109,7 +113,7 @@ def test_a_batch_is_the_same_as_its_values(make: Callable[[], Any], seed: int, c
     for value in values:
         one.update(value)
     edges = [0, *sorted(cuts), len(values)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         assert many.update_many(values[start:end]) is many
 
     assert many.to_json() == one.to_json()
@@ -191,7 +195,10 @@ def test_what_is_no_label_is_refused(make: Callable[[], Any], bad: Any) -> None:
     [
         (lambda: ChangeDetector(0.999), "level must lie between 0.01 and 0.99, but it is 0.999."),
         (lambda: ChangeDetector(level="high"), "level must lie between 0 and 1, but it is 'high'."),  # type: ignore[arg-type]
-        (lambda: ChangeDetector(direction="sideways"), "direction must be 'down', 'up' or 'both', but it is 'sideways'."),  # type: ignore[arg-type]
+        (
+            lambda: ChangeDetector(direction="sideways"),
+            "direction must be 'down', 'up' or 'both', but it is 'sideways'.",
+        ),  # type: ignore[arg-type]
         (lambda: ChangeDetector(run_length=10), "run_length must lie between 1,000 and 1,000,000, but it is 10."),
         (
             lambda: ChangeDetector(run_length=10**6, direction="both"),
@@ -210,9 +217,8 @@ def test_what_is_no_label_is_refused(make: Callable[[], Any], bad: Any) -> None:
 )
 def test_arguments_out_of_range_are_refused(make: Callable[[], Any], sentence: str) -> None:
     """In one sentence with the argument, what it may be, and what it is."""
-    with pytest.raises(ValueError, match=".") as raised:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
         make()
-    assert sentence in str(raised.value)
 
 
 def test_batches_of_different_lengths_are_refused() -> None:
