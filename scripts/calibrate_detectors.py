@@ -3,10 +3,10 @@
     python scripts/calibrate_detectors.py [--worlds 1000] [--seed 1] [--tables LEARNT] [--run-lengths 5000] [--write]
 
 For each level and run length it looks for the threshold at which streams without a change just keep what is
-promised, with a few percent to spare for chance: the mean run length, and the share of streams with an alarm in the first
-1,000 values and in the first fifth of the run length. The run length of a CUSUM is nearly proportional to its
-threshold, so a few steps of proportion come close enough. Where the level is learnt, the threshold in use follows
-the level learnt so far, so neighbouring levels matter: from nothing, ``--rounds 2`` are needed.
+promised, with a few percent to spare for chance: the mean run length, and the share of streams with an alarm in
+the first 1,000 values and in the first fifth of the run length. The run length of a CUSUM is nearly proportional
+to its threshold, so a few steps of proportion come close enough. Where the level is learnt, the threshold in use
+follows the level learnt so far, so neighbouring levels matter: from nothing, ``--rounds 2`` are needed.
 
 About ten minutes of one core for everything; ``--write`` replaces the tables in ``streams/thresholds.py``.
 """
