@@ -32,7 +32,18 @@ def _examples(thing: object) -> int:
 
 @pytest.mark.parametrize(
     "name",
-    ["agreement", "confidence", "confusion", "counts", "estimate", "frames", "similarities", "truth"],
+    [
+        "agreement",
+        "confidence",
+        "confusion",
+        "counts",
+        "estimate",
+        "frames",
+        "sequential",
+        "similarities",
+        "streams",
+        "truth",
+    ],
 )
 def test_every_public_function_of_a_module_has_an_example(name: str) -> None:
     """What a module offers to everybody is shown at work."""
