@@ -21,20 +21,21 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import river.drift.kswin
 from rich.console import Console
 from rich.table import Table
-from river import drift
 from scipy import stats
 
 from labelguard_analytics import ChangeDetector
 from labelguard_analytics.streams.many import first_alarms, first_rejections
 from labelguard_analytics.streams.odds import odds
 
+drift: Any = import_module("river.drift")  # river has no types
+kswin: Any = import_module("river.drift.kswin")
 Bools = npt.NDArray[np.bool_]
 Whole = npt.NDArray[np.int64]
 WARM_UP = 200
@@ -189,7 +190,7 @@ def cusum(values: Bools, before: float, after: float, log_threshold: float) -> W
 
 
 @cache
-def _two_samples(first: int, second: int, size: int, method: str) -> Any:
+def _two_samples(first: int, second: int, size: int, method: Any) -> Any:
     one, two = np.repeat([0, 1], [size - first, first]), np.repeat([0, 1], [size - second, second])
     return stats.ks_2samp(one, two, method=method)
 
@@ -203,7 +204,7 @@ class _Remembered:
         return _two_samples(sum(one), sum(two), len(one), method)
 
 
-river.drift.kswin.stats = _Remembered  # type: ignore[attr-defined]
+kswin.stats = _Remembered
 
 
 def theirs(values: Bools, peer: Peer, setting: float, second: float) -> Whole:
@@ -359,8 +360,8 @@ def show_delays(console: Console, seed: int, worlds: int, *, only_ours: bool) ->
                 )
                 cells.append(min(found))
             rows.setdefault(f"river {name}", []).append(tuple(cells))
-    for name, cells in rows.items():
-        table.add_row(name, *("/".join(f"{x:.0f}" for x in row) for row in cells))
+    for name, delays in rows.items():
+        table.add_row(name, *("/".join(f"{x:.0f}" for x in row) for row in delays))
     console.print(table)
     yield from gates(rows)
 

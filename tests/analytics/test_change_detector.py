@@ -127,7 +127,8 @@ def test_getting_better_is_no_drift() -> None:
 def test_the_level_learnt_follows_improvement() -> None:
     """Held against the better level reached, a fall back to the old one is a decline."""
     alarms_before = 0
-    since, now = [], []
+    since: list[int] = []
+    now: list[float] = []
     for seed in range(20):
         rng = np.random.default_rng([12, seed])
         detector = ChangeDetector().update_many((rng.random(600) < 0.7).astype(float))
@@ -138,8 +139,8 @@ def test_the_level_learnt_follows_improvement() -> None:
         assert detector.usual == pytest.approx(0.92, abs=0.03)
         detector.update_many((rng.random(200) < 0.7).astype(float))
         assert detector.changed == "down"
-        since.append(detector.since)
-        now.append(detector.now)
+        since.append(detector.since or 0)
+        now.append(detector.now or 0.0)
     assert alarms_before <= 5  # of 20, about 2 by chance in the first 400 values
     assert np.median(since) == pytest.approx(4601, abs=10)
     assert np.median(now) == pytest.approx(0.7, abs=0.15)
@@ -182,7 +183,8 @@ def test_up_is_the_mirror_of_down() -> None:
 def test_labels_that_change_are_found_and_named(labels: dict[str, float] | tuple[str, ...]) -> None:
     """A label that takes over from another, with the shares known and learnt; alarms before that are rare."""
     alarms_before = 0
-    since, named = [], []
+    since: list[int] = []
+    named: list[bool] = []
     for seed in range(20):
         rng = np.random.default_rng([15, seed])
         detector = LabelShareDetector(labels)
@@ -192,7 +194,7 @@ def test_labels_that_change_are_found_and_named(labels: dict[str, float] | tuple
             continue
         detector.update_many(rng.choice(["cat", "dog", "fish"], 300, p=(0.6, 0.1, 0.3)).tolist())
         assert detector.detected
-        since.append(detector.since)
+        since.append(detector.since or 0)
         named.append((detector.label, detector.changed) in {("dog", "down"), ("fish", "up")})
     assert alarms_before <= 6  # of 20, about 2 by chance
     assert np.mean(named) >= 0.8

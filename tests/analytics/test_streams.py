@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -46,7 +46,8 @@ def example(make: Callable[[], Any], seed: int = 1, n: int = 900) -> list[Any]:
     if make in ON_LABELS:
         return [str(rng.choice(list(SHARES), p=(0.2, 0.6, 0.2) if each else (0.6, 0.3, 0.1))) for each in late]
     values = (rng.random(n) < np.where(late, 0.5, 0.8)).astype(float)
-    return np.where(rng.random(n) < 0.1, rng.random(n), values).tolist()
+    mixed: list[Any] = np.where(rng.random(n) < 0.1, rng.random(n), values).tolist()
+    return mixed
 
 
 @pytest.mark.parametrize("make", EVERY)
@@ -166,10 +167,11 @@ def test_what_is_no_value_between_0_and_1_is_refused(make: Callable[[], Any], ba
 
 def test_numbers_of_every_kind_are_values() -> None:
     """Booleans, integers, numpy's numbers and fractions count as what they are; a batch may be any iterable."""
+    values: list[Any] = [True, 0, np.float32(1), np.int64(0), Fraction(1, 2)]
     one = ChangeDetector(0.9)
-    for value in (True, 0, np.float32(1), np.int64(0), Fraction(1, 2)):
+    for value in values:
         one.update(value)
-    many = ChangeDetector(0.9).update_many(iter([True, 0, np.float32(1), np.int64(0), Fraction(1, 2)]))
+    many = ChangeDetector(0.9).update_many(iter(values))
 
     assert one.n == 5
     assert many.to_json() == one.to_json()
@@ -196,9 +198,9 @@ def test_what_is_no_label_is_refused(make: Callable[[], Any], bad: Any) -> None:
         (lambda: ChangeDetector(0.999), "level must lie between 0.01 and 0.99, but it is 0.999."),
         (lambda: ChangeDetector(level="high"), "level must lie between 0 and 1, but it is 'high'."),  # type: ignore[arg-type]
         (
-            lambda: ChangeDetector(direction="sideways"),
+            lambda: ChangeDetector(direction=cast(Any, "sideways")),
             "direction must be 'down', 'up' or 'both', but it is 'sideways'.",
-        ),  # type: ignore[arg-type]
+        ),
         (lambda: ChangeDetector(run_length=10), "run_length must lie between 1,000 and 1,000,000, but it is 10."),
         (
             lambda: ChangeDetector(run_length=10**6, direction="both"),

@@ -6,6 +6,8 @@ start weights with :class:`~labelguard_analytics.AccuracyTest`, and detect at th
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,23 +25,25 @@ def first_alarms(values: Array | npt.NDArray[np.bool_], odds: Odds, level: float
     found = np.zeros(streams, dtype=np.int64)
     alive: Whole = np.arange(streams)
     exact = values.dtype == bool or bool(np.isin(values, (0.0, 1.0)).all())
-    logs = np.zeros((streams, len(WEIGHTS)))
+    logs: Array = np.zeros((streams, len(WEIGHTS)))
     start = 0 if level is not None else min(learning.WARM_UP, length)
-    missing, size = start - values[:, :start].sum(axis=1), np.full(streams, float(start))
+    missing: Array = start - values[:, :start].sum(axis=1).astype(np.float64)
+    size: Array = np.full(streams, float(start))
     waiting: list[Array] = []
-    block = np.zeros(streams)
+    block: Array = np.zeros(streams)
     index: Whole = learning.learnt_indices(missing, size) if level is None else np.full(streams, index_of(level))
-    losses, gains, bounds = odds.losses[index], odds.gains[index], np.exp(odds.log_thresholds[index])
+    losses, gains = odds.losses[index], odds.gains[index]
+    bounds: Array = np.exp(odds.log_thresholds[index])
     weights = np.array(WEIGHTS)
     for at in range(start, length):
-        x = values[alive, at]
+        x: npt.NDArray[Any] = values[alive, at]
         if exact:
             step = np.where((x == 1.0)[:, None], -losses, gains)
         else:
             step = partial_gains(x, index)
             step[x == 1.0], step[x == 0.0] = -losses[x == 1.0], gains[x == 0.0]
         logs = np.maximum(logs + step, 0.0)
-        evidence = np.exp(logs) @ weights
+        evidence: Array = np.exp(logs) @ weights
         hit = evidence >= bounds
         if hit.any():
             found[alive[hit]] = at + 1
@@ -73,7 +77,7 @@ def first_rejections(values: Array | npt.NDArray[np.bool_], target: float = 0.85
     """The value, counted from 1, at which an :class:`AccuracyTest` of each stream (row) detects; 0 for never."""
     streams, length = values.shape
     shifts = 1.0 / np.array(AccuracyTest.RATIOS)[:, None] - 1.0
-    capital = np.zeros((len(shifts), streams))
+    capital: Array = np.zeros((len(shifts), streams))
     found = np.zeros(streams, dtype=np.int64)
     for at in range(length):
         staked = waiting(at) - waiting(at + 1)
