@@ -28,6 +28,8 @@ from labelguard_analytics.fdr import Discoveries, ebh, fdr
 from labelguard_analytics.frames import BadJudgments
 from labelguard_analytics.sequential import AccuracyTest, ShareTest
 from labelguard_analytics.similarities import BadResult, similarity
+from labelguard_analytics.streams.detector import ChangeDetector
+from labelguard_analytics.streams.labels import LabelShareDetector, LabelShareTest
 from labelguard_analytics.systematic import (
     Findings,
     concentrated_errors,
@@ -57,6 +59,7 @@ __all__ = [
     "BadJudgments",
     "BadResult",
     "Calibration",
+    "ChangeDetector",
     "Confusion",
     "Counts",
     "Discoveries",
@@ -64,6 +67,8 @@ __all__ = [
     "Estimate",
     "Findings",
     "ItemClusters",
+    "LabelShareDetector",
+    "LabelShareTest",
     "LabelShift",
     "Pairwise",
     "Recalibration",

@@ -1,0 +1,59 @@
+"""How a level is learnt while it is being watched.
+
+The first ``WARM_UP`` values give a first level and are taken as good. Later values join in blocks of ``BLOCK``,
+each only when one or two more blocks have passed and the evidence for a fall is still small, so that a fall is
+not learnt as normal before it is noticed. The level used is lowered by a part of its standard error that shrinks
+quickly with the number of values behind it: a level taken too high from few values is what early false alarms
+come from. Old values fade, so that the level follows somebody who gets better.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from labelguard_analytics.streams.odds import GRID, Array, Whole
+
+WARM_UP = 200
+"""Values that only teach."""
+BLOCK = 100
+"""Values that join together."""
+MEMORY = 2000.0
+"""A level rests on at most so many values: older ones fade."""
+GUARD = 0.6
+"""A block joins while the evidence is at most the threshold to this power."""
+CAUTION = 0.5
+"""The part of the standard error by which the level after the warm-up is lowered."""
+
+
+FOREVER = 1 << 60
+"""The end of a block where nothing is learnt."""
+
+
+def waiting_blocks(n: int) -> int:
+    """How many blocks wait after ``n`` values. Once the level rests on enough, it can wait longer for a slow slide."""
+    return 1 if n <= 500 else 2
+
+
+def learnt_index(missing: float, size: float) -> int:
+    """The row of the level learnt from ``size`` values that were together ``missing`` short of all 1."""
+    level = 1.0 - (missing + 0.5) / (size + 1.0)
+    level -= CAUTION * math.sqrt(level * (1.0 - level) / size) * (WARM_UP / size)
+    return max(0, math.floor(level * GRID))
+
+
+def learnt_indices(missing: Array, size: Array) -> Whole:
+    """:func:`learnt_index` of many streams."""
+    level = 1.0 - (missing + 0.5) / (size + 1.0)
+    level -= CAUTION * np.sqrt(level * (1.0 - level) / size) * (WARM_UP / size)
+    found: Whole = np.maximum(0, np.floor(level * GRID)).astype(np.int64)
+    return found
+
+
+def joined(missing: float, size: float, block: float) -> tuple[float, float]:
+    """What is learnt after one more block, as ``missing`` and ``size``; old values fade beyond ``MEMORY``."""
+    missing, size = missing + block, size + BLOCK
+    if size > MEMORY:
+        missing, size = missing * (MEMORY / size), MEMORY
+    return missing, size
