@@ -12,6 +12,7 @@ from labelguard_analytics.agreement import (
     pairwise_agreement,
     percent_agreement,
 )
+from labelguard_analytics.causes import Decomposition, decompose_change
 from labelguard_analytics.confidence import (
     Calibration,
     Recalibration,
@@ -49,6 +50,7 @@ __all__ = [
     "Calibration",
     "Confusion",
     "Counts",
+    "Decomposition",
     "Discoveries",
     "Estimate",
     "ItemClusters",
@@ -67,6 +69,7 @@ __all__ = [
     "confusion",
     "consensus_regions",
     "dawid_skene",
+    "decompose_change",
     "ebh",
     "fdr",
     "fleiss_kappa",

@@ -1,0 +1,5 @@
+"""Why something changed: the parts of a change, and the effect of a dated event."""
+
+from labelguard_analytics.causes.decomposition import Decomposition, decompose_change
+
+__all__ = ["Decomposition", "decompose_change"]
