@@ -12,7 +12,7 @@ from labelguard_analytics.agreement import (
     pairwise_agreement,
     percent_agreement,
 )
-from labelguard_analytics.causes import Decomposition, decompose_change
+from labelguard_analytics.causes import Attribution, Decomposition, attribute_change, decompose_change
 from labelguard_analytics.confidence import (
     Calibration,
     Recalibration,
@@ -45,6 +45,7 @@ from labelguard_analytics.truth import (
 __all__ = [
     "AccuracyTest",
     "AnnotatorDrift",
+    "Attribution",
     "BadJudgments",
     "BadResult",
     "Calibration",
@@ -62,6 +63,7 @@ __all__ = [
     "ability_difficulty",
     "agreement_by_label",
     "agreement_by_task",
+    "attribute_change",
     "calibration",
     "cohen_kappa",
     "confidence_weighted",

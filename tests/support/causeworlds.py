@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+
+from labelguard_analytics.causes.panel import Panel
 
 LABELS = pd.Index(["ham", "offer", "spam"])
 SOURCES = pd.Index(["web", "mail", "chat"])
@@ -76,3 +79,48 @@ class TwoPeriods:
                 )
             )
         return pd.concat(parts, ignore_index=True)
+
+
+WEEKS = 16
+"""Of a project with an event: 8 before it and 8 after it."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Annotators of unequal volume who miss a tenth of the weeks, and whose errors last for weeks (AR(1))."""
+
+    people: int = 20
+    kind: Literal["labels", "annotators", "series"] = "labels"
+    """What the event affects: one kind of labels, some annotators, or everything."""
+    treated: int = 3
+    """The annotators that it affects, where it affects some."""
+    shock: float = 0.0
+    """Standard deviation of what all annotators share in a week, for affected and for other labels by itself."""
+    lasting: float = 0.4
+    """The correlation of an annotator's error with that of the week before."""
+    own: float = 0.02
+    """Standard deviation of the effect over annotators, around zero."""
+    learning: float = 0.0
+    """The mean slope of learning; annotators differ in it by half of that."""
+    curve: Literal["log", "exponential", "weeks"] = "log"
+
+    def draw(self, rng: np.random.Generator, worlds: int) -> Panel:
+        """A panel of as many worlds, all with the same cells; the event has no effect on average."""
+        volume = rng.gamma(4, 5, self.people) + 4
+        grid = np.indices((self.people, 2, WEEKS)).reshape(3, -1)
+        missed = np.broadcast_to(rng.random((self.people, 1, WEEKS)) < 0.1, (self.people, 2, WEEKS)).ravel()
+        who, side, week = grid[:, ~missed & ((grid[1] == 1) | (self.kind == "labels"))]
+        size = np.maximum(rng.poisson(volume[who]), 2).astype(np.float64)
+        affected = {"labels": side == 1, "annotators": who < self.treated, "series": side == 1}[self.kind]
+        made = (week + 0.5) * volume[who] * (2 if self.kind == "labels" else 1)
+        lasting = rng.normal(0, 0.05, (WEEKS, self.people, 2, worlds))
+        for late in range(1, WEEKS):
+            lasting[late] = self.lasting * lasting[late - 1] + np.sqrt(1 - self.lasting**2) * lasting[late]
+        y = rng.normal(0, 0.05, (self.people, 2, worlds))[who, side] + lasting[week, who, side]
+        y += self.shock * rng.normal(0, 1, (WEEKS, 2, worlds))[week, side]
+        y += rng.normal(0, 0.4, y.shape) / np.sqrt(size)[:, None]
+        y += (affected & (week >= 8))[:, None] * rng.normal(0, self.own, (self.people, worlds))[who]
+        skill = {"log": np.log1p(made), "exponential": 3 - 3 * np.exp(-made / volume[who] / 5), "weeks": week / 4}
+        slope = np.maximum(rng.normal(self.learning, self.learning / 2, (self.people, worlds)), 0)[who]
+        y += skill[self.curve][:, None] * slope
+        return Panel(who, week - 8, affected, size, np.log1p(made), y)

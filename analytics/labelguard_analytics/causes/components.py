@@ -115,7 +115,7 @@ class Mixture:
     def _who(self) -> sparse.csr_array:
         if not self.by_annotator:
             return sparse.csr_array((len(self.after), self.people.shape[1]))
-        own = _dummies(self.annotator, self.people.shape[1])
+        own = dummies(self.annotator, self.people.shape[1])
         return own if self.others is None else sparse.csr_array(own + self.others)
 
     @cached_property
@@ -211,8 +211,8 @@ class _Model:
         self, who: sparse.csr_array, stratum: Codes, change: npt.NDArray[np.intp], sizes: tuple[int, int]
     ) -> None:
         self._people = who.shape[1]
-        self._rest = sparse.hstack([who, _dummies(change, sizes[1])], format="csr")
-        self._stratum = _dummies(stratum, sizes[0])
+        self._rest = sparse.hstack([who, dummies(change, sizes[1])], format="csr")
+        self._stratum = dummies(stratum, sizes[0])
         self._cross = sparse.csr_array(self._stratum.T @ self._rest)
         self._count = np.maximum(np.bincount(stratum, minlength=sizes[0]), 1).astype(np.float64)
         scaled = sparse.csr_array(self._cross.multiply(1 / self._count[:, None]))
@@ -257,7 +257,7 @@ def shapley(worth: Floats) -> Floats:
     return parts
 
 
-def _dummies(codes: npt.NDArray[np.integer], columns: int) -> sparse.csr_array:
+def dummies(codes: npt.NDArray[np.integer], columns: int) -> sparse.csr_array:
     """One column for each code; an empty row for -1."""
     rows = np.flatnonzero(codes >= 0)
     return sparse.csr_array((np.ones(len(rows)), (rows, codes[rows])), shape=(len(codes), columns))

@@ -49,6 +49,8 @@ def moments(judgments: pd.DataFrame) -> pd.Series[Any]:
     Raises:
         BadJudgments: it is missing, holds no datetimes or has a gap.
     """
+    if not isinstance(judgments, pd.DataFrame):
+        raise BadJudgments(f"Judgments must be a pandas DataFrame, not a {type(judgments).__name__}.")
     if "at" not in judgments.columns:
         raise BadJudgments("The column 'at' is missing, which is needed to compare by time.")
     when = judgments["at"]
@@ -96,6 +98,8 @@ def mask(judgments: pd.DataFrame, rows: Any, name: str) -> Mask:
     Raises:
         BadJudgments: there are not as many as rows, or they are no truth values.
     """
+    if not isinstance(judgments, pd.DataFrame):
+        raise BadJudgments(f"Judgments must be a pandas DataFrame, not a {type(judgments).__name__}.")
     if isinstance(rows, pd.Series) and not rows.index.equals(judgments.index):
         raise BadJudgments(f"The mask {name}= has another index than the judgments.")
     found = np.asarray(rows)
