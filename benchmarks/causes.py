@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from causeworlds import Event, TwoPeriods
-from labelguard_analytics import decompose_change
-from labelguard_analytics.causes.components import PARTS
+from labelguard_analytics.causes.components import PARTS, Mixture
+from labelguard_analytics.causes.measures import agreement_with_others, mean_of_others
 from labelguard_analytics.causes.panel import Inference, Learning
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -45,24 +46,28 @@ def share(part: float, of: float) -> str:
 
 
 def decompositions(repetitions: int, seed: int, console: Console) -> None:
-    """The table of decompositions."""
+    """The table of decompositions, by the arithmetic under ``decompose_change`` alone, in a third of its time."""
     table = Table(title=f"Intervals that hold zero, % of {repetitions:,} projects (nominal 95)")
-    for name in ("annotators", "what changed", "basis", "measure", *PARTS):
-        table.add_column(name, justify="left" if name in ("what changed", "basis", "measure") else "right")
+    for name in ("annotators", "what changed", "measure", *PARTS):
+        table.add_column(name, justify="left" if name in ("what changed", "measure") else "right")
     rng = np.random.default_rng(seed)
     for people in (6, 12, 24):
         for what, options in CHANGES.items():
-            held = {(measure, part): 0 for measure in ("agreement", "shares") for part in PARTS}
+            held = np.zeros((2, len(PARTS)))
             for _ in range(repetitions):
-                frame = TwoPeriods(people=people, **options).draw(rng)
-                for measure, of in (("agreement", "agreement"), ("shares", "ham")):
-                    found = decompose_change(frame, at="2026-02-01", measure=measure)  # type: ignore[arg-type]
-                    for part in PARTS:
-                        estimate = found.estimate(part, of)
-                        held[measure, part] += estimate.low <= 0 <= estimate.high
-            for measure in ("agreement", "shares"):
-                cells = [share(held[measure, part], repetitions) if part != what else "changed" for part in PARTS]
-                table.add_row(str(people), what, "gold, source", measure, *cells)
+                late, task, who, label, source, gold = TwoPeriods(people=people, **options).arrays(rng)
+                kind = np.unique(source * 3 + gold, return_inverse=True)[1].astype(np.int32)
+                here = [np.bincount(kind[late == period], minlength=kind.max() + 1) for period in (0, 1)]
+                own = Mixture(late == 1, who, kind, np.minimum(*here) > 0, task)
+                pairs = replace(own, others=mean_of_others(task, who, int(who.max()) + 1))
+                outcomes = agreement_with_others(task, label), (label == 0).astype(np.float64)
+                for row, (mixture, outcome) in enumerate(zip((pairs, own), outcomes, strict=True)):
+                    values, influence = mixture.fit(outcome)
+                    error, freedom = mixture.spread(influence)
+                    held[row] += np.abs(values) <= stats.t.ppf(0.975, freedom) * error
+            for measure, row in zip(("agreement", "share of a label"), held.tolist(), strict=True):
+                cells = [share(row[n], repetitions) if part != what else "changed" for n, part in enumerate(PARTS)]
+                table.add_row(str(people), what, measure, *cells)
     console.print(table)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from labelguard_analytics.causes.panel import Panel
@@ -41,6 +42,20 @@ class TwoPeriods:
 
     def draw(self, rng: np.random.Generator) -> pd.DataFrame:
         """The judgments, with gold and source; the second period begins on 1 February 2026."""
+        late, task, who, label, source, truth = self.arrays(rng)
+        return pd.DataFrame(
+            {
+                "task": task,
+                "annotator": who,
+                "value": pd.Categorical(LABELS[label]),
+                "at": pd.Timestamp("2026-01-05") + pd.to_timedelta(30 * late, unit="D"),
+                "source": pd.Categorical(SOURCES[source]),
+                "gold": pd.Categorical(LABELS[truth]),
+            }
+        )
+
+    def arrays(self, rng: np.random.Generator) -> npt.NDArray[np.int32]:
+        """The judgments as rows of codes: period, task, annotator, label, source and gold."""
         accuracy = np.clip(rng.normal(0.78, 0.08, self.people), 0.5, 0.9)
         work = rng.dirichlet(np.full(self.people, 6.0), 2)
         if self.annotators:
@@ -66,19 +81,10 @@ class TwoPeriods:
             wrong = (truth[:, None] + step) % 3
             leans = (rng.random(who.shape) < late * self.leaning) & (truth[:, None] != 2)
             label = np.where(right, truth[:, None], np.where(leans, 2, wrong))
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "task": np.repeat(task, self.per_task),
-                        "annotator": who.ravel(),
-                        "value": pd.Categorical(LABELS[label.ravel()]),
-                        "at": pd.Timestamp("2026-01-05") + pd.Timedelta(days=30 * late),
-                        "source": pd.Categorical(SOURCES[np.repeat(source, self.per_task)]),
-                        "gold": pd.Categorical(LABELS[np.repeat(truth, self.per_task)]),
-                    }
-                )
-            )
-        return pd.concat(parts, ignore_index=True)
+            each = [np.repeat(one, self.per_task) for one in (task, source, truth)]
+            period = np.full(who.size, late)
+            parts.append(np.stack([period, each[0], who.ravel(), label.ravel(), each[1], each[2]]))
+        return np.concatenate(parts, axis=1).astype(np.int32)
 
 
 WEEKS = 16

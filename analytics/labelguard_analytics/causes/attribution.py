@@ -229,7 +229,7 @@ def _check(measure: Outcome, label: Any, inference: Inference | None, learning: 
 
 def _read(judgments: pd.DataFrame, measure: Outcome, affected: Any) -> Coded:
     needs = {"accuracy": ("gold",), "duration": ("duration",), "confidence": ("confidence",)}.get(measure, ())
-    extra: list[str] = []
+    extra = ["project"]
     frame = judgments
     if isinstance(affected, Mapping):
         if len(affected) != 1:
@@ -237,10 +237,10 @@ def _read(judgments: pd.DataFrame, measure: Outcome, affected: Any) -> Coded:
         column = next(iter(affected))
         if column != "label" and column not in judgments.columns:
             raise BadJudgments(f"The column {column!r} is missing, which affected= names.")
-        extra = [] if column == "label" else [column]
+        extra += [column] if column != "label" else []
     elif affected is not None:
         frame = judgments.assign(affected=mask(judgments, affected, "affected"))
-        extra = ["affected"]
+        extra += ["affected"]
     return read(frame, needs=needs, extra=extra)
 
 

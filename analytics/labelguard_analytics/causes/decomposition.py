@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -228,7 +228,7 @@ def _read(judgments: pd.DataFrame, masks: tuple[npt.NDArray[np.bool_], ...], col
         raise BadJudgments(
             "The column 'value' must hold labels or lists of labels to have shares; cut numbers into classes first."
         )
-    parts = [read(judgments[mask], kind=kind, extra=columns or (), least=1) for mask in masks]
+    parts = [read(judgments[mask], kind=kind, extra=("project", *(columns or ())), least=1) for mask in masks]
     frame = pd.concat([part.frame for part in parts])
     after = np.repeat([False, True], [part.n for part in parts])
     task, annotator = (encode(frame[column], column)[0] for column in ("task", "annotator"))
@@ -334,10 +334,11 @@ def _told(data: _Data, items: _Items) -> tuple[bool, bool, str]:
 
 def _decompose(data: _Data, measure: Measure, outcomes: list[Floats], names: list[Any], items: _Items) -> Decomposition:
     items_told, people_told, reason = _told(data, items)
-    others = None
+    mixture = Mixture(data.after, data.annotator, items.stratum, items.comparable, data.task, None, people_told)
+    of_pairs = mixture
     if measure == "agreement":
         others = mean_of_others(_unit(data), data.annotator, int(data.annotator.max()) + 1)
-    mixture = Mixture(data.after, data.annotator, items.stratum, items.comparable, data.task, others, people_told)
+        of_pairs = replace(mixture, others=others)
     apart = np.array([items_told, people_told, items_told and people_told])
     if not (mixture.told[0] or not items_told) or not (mixture.told[1] or not people_told) or not mixture.told[2]:
         apart &= np.array(mixture.told)
@@ -350,7 +351,7 @@ def _decompose(data: _Data, measure: Measure, outcomes: list[Floats], names: lis
     if len(together):
         merge[:, together] = 0.0
         merge[together[-1], together] = 1.0
-    fitted = [mixture.fit(outcome) for outcome in outcomes]
+    fitted = [(mixture if number else of_pairs).fit(outcome) for number, outcome in enumerate(outcomes)]
     values = [merge @ value for value, _ in fitted]
     influences = [influence.mixed(merge) for _, influence in fitted]
     first = [float(outcome[~data.after].mean()) for outcome in outcomes]
