@@ -25,7 +25,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from causeworlds import Event, TwoPeriods
+from causeworlds import Curve, Event, TwoPeriods
 from labelguard_analytics.causes.components import PARTS, Mixture
 from labelguard_analytics.causes.measures import agreement_with_others, mean_of_others
 from labelguard_analytics.causes.panel import Inference, Learning
@@ -65,8 +65,8 @@ def decompositions(repetitions: int, seed: int, console: Console) -> None:
                     values, influence = mixture.fit(outcome)
                     error, freedom = mixture.spread(influence)
                     held[row] += np.abs(values) <= stats.t.ppf(0.975, freedom) * error
-            for measure, row in zip(("agreement", "share of a label"), held.tolist(), strict=True):
-                cells = [share(row[n], repetitions) if part != what else "changed" for n, part in enumerate(PARTS)]
+            for measure, counts in zip(("agreement", "share of a label"), held.tolist(), strict=True):
+                cells = [share(counts[n], repetitions) if part != what else "changed" for n, part in enumerate(PARTS)]
                 table.add_row(str(people), what, measure, *cells)
     console.print(table)
 
@@ -90,10 +90,11 @@ def cells() -> list[Cell]:
         Cell("3 of 20 affected", Event(20, "annotators", shock=shock), "randomisation") for shock in (0.0, 0.02, 0.04)
     ]
     half = [Cell("10 of 20 affected", Event(20, "annotators", treated=10))]
+    curves: tuple[tuple[Curve, float], ...] = (("log", 0.0), ("exponential", 0.0), ("weeks", 0.0), ("log", 0.02))
     series = [
         Cell("time series", Event(people, "series", shock=shock, learning=0.03, curve=curve), learning="both")
         for people in (6, 20)
-        for curve, shock in (("log", 0.0), ("exponential", 0.0), ("weeks", 0.0), ("log", 0.02))
+        for curve, shock in curves
     ]
     compared = [
         Cell("affected labels", Event(6), "annotator"),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from causeworlds import Event
+from causeworlds import Curve, Event
 from labelguard_analytics import BadJudgments, attribute_change
 from labelguard_analytics.causes.inference import Regression, assignments
 from labelguard_analytics.causes.panel import Inference, Learning, Panel
@@ -116,8 +116,9 @@ def test_learning_is_not_the_events() -> None:
     """Annotators who get better all the time, fast at first, have no jump at the event; without learning they have."""
     rng = np.random.default_rng(5)
     held: dict[Learning, list[float]] = {"both": [], "none": []}
-    for curve in ("log", "exponential", "weeks"):
-        drawn = Event(20, "series", learning=0.03, curve=curve).draw(rng, 300)  # type: ignore[arg-type]
+    curves: tuple[Curve, ...] = ("log", "exponential", "weeks")
+    for curve in curves:
+        drawn = Event(20, "series", learning=0.03, curve=curve).draw(rng, 300)
         for learning, shares in held.items():
             effects = drawn.effects(learning, "two-way", rng)
             assert effects is not None

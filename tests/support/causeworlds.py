@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -84,9 +84,10 @@ class TwoPeriods:
             each = [np.repeat(one, self.per_task) for one in (task, source, truth)]
             period = np.full(who.size, late)
             parts.append(np.stack([period, each[0], who.ravel(), label.ravel(), each[1], each[2]]))
-        return np.concatenate(parts, axis=1).astype(np.int32)
+        return np.asarray(np.concatenate(parts, axis=1), dtype=np.int32)
 
 
+Curve: TypeAlias = Literal["log", "exponential", "weeks"]
 WEEKS = 16
 """Of a project with an event: 8 before it and 8 after it."""
 
@@ -108,7 +109,7 @@ class Event:
     """Standard deviation of the effect over annotators, around zero."""
     learning: float = 0.0
     """The mean slope of learning; annotators differ in it by half of that."""
-    curve: Literal["log", "exponential", "weeks"] = "log"
+    curve: Curve = "log"
 
     def draw(self, rng: np.random.Generator, worlds: int) -> Panel:
         """A panel of as many worlds, all with the same cells; the event has no effect on average."""
