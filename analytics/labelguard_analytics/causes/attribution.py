@@ -129,8 +129,8 @@ def attribute_change(
     >>> frame["value"] = np.where(rng.random(len(frame)) < 0.8 + 0.1 * better, "right", "wrong")
     >>> frame["gold"] = "right"
     >>> found = attribute_change(frame, "2026-03-02", measure="accuracy", affected={"source": 1})
-    >>> round(found.effect.value, 3), found.design
-    (0.089, 'difference in differences')
+    >>> round(found.effect.value, 2), found.design
+    (0.09, 'difference in differences')
 
     Args:
         judgments: one label for each judgment, with ``at``.

@@ -84,7 +84,7 @@ class Decomposition:
             of: the label or kind of agreement to tell; what changed most if left out.
         """
         moves = self.change["change"].to_numpy(dtype=np.float64)
-        name = self.change.index[int(np.abs(moves).argmax())] if of is None else of
+        name = self.change.index.tolist()[int(np.abs(moves).argmax())] if of is None else of
         start, end, move = (float(one) for one in self.change.loc[name].to_numpy()[:3])
         what = str(name) if self.measure == "agreement" else f"the share of {name!r}"
         moved = f"rose by {move * 100:.1f} points" if move > 0 else f"fell by {-move * 100:.1f} points"
@@ -340,17 +340,19 @@ def _decompose(data: _Data, measure: Measure, outcomes: list[Floats], names: lis
         others = mean_of_others(_unit(data), data.annotator, int(data.annotator.max()) + 1)
         of_pairs = replace(mixture, others=others)
     apart = np.array([items_told, people_told, items_told and people_told])
-    if not (mixture.told[0] or not items_told) or not (mixture.told[1] or not people_told) or not mixture.told[2]:
+    if not (apart <= np.array(mixture.told)).all():
         apart &= np.array(mixture.told)
-        reason = reason or (
-            "Different items cannot be told from other annotators: no annotator judged items of kinds that "
-            "others judged too."
+        untold = " or ".join(PARTS[part] for part in np.flatnonzero(~apart))
+        reason = " ".join(
+            filter(None, (reason, f"The data cannot tell {untold}: one goes with the other too closely."))
         )
     together = np.flatnonzero(~apart)
     merge = np.eye(3)
     if len(together):
         merge[:, together] = 0.0
         merge[together[-1], together] = 1.0
+    shown = {int(part): PARTS[part] for part in np.flatnonzero(apart)}
+    shown |= {int(part): " or ".join(PARTS[one] for one in together) for part in together[-1:]}
     fitted = [(mixture if number else of_pairs).fit(outcome) for number, outcome in enumerate(outcomes)]
     values = [merge @ value for value, _ in fitted]
     influences = [influence.mixed(merge) for _, influence in fitted]
@@ -358,14 +360,11 @@ def _decompose(data: _Data, measure: Measure, outcomes: list[Floats], names: lis
     last = [float(outcome[data.after].mean()) for outcome in outcomes]
     if measure == "agreement":
         corrected = _Corrected(np.array(first), np.array(values))
-        start = _start(data.after, outcomes, doubled=True)
+        start = _start(data.after, outcomes)
         values = [values[0], corrected.parts]
         influences = [influences[0], corrected.influence(start, influences)]
         first, last = [first[0], corrected.before], [last[0], corrected.after]
     too_little = _too_little(data)
-    labels = [" or ".join(PARTS[part] for part in together)] * 3
-    labels = [PARTS[part] if apart[part] else labels[part] for part in range(3)]
-    shown = [part for part in range(3) if apart[part] or part == together[-1]]
     changes, rows = [], []
     for name, value, influence, start_value, end in zip(names, values, influences, first, last, strict=True):
         every = influence.mixed(np.vstack([np.eye(3), np.ones((1, 3))]))
@@ -373,10 +372,10 @@ def _decompose(data: _Data, measure: Measure, outcomes: list[Floats], names: lis
         half = np.full(4, np.nan) if too_little else stats.t.ppf(0.975, freedom) * error
         total = end - start_value
         changes.append((start_value, end, total, total - half[3], total + half[3]))
-        for part in shown:
+        for part, label in sorted(shown.items()):
             low, high = value[part] - half[part], value[part] + half[part]
             p = np.nan if too_little else _p(value[part], error[part], freedom[part])
-            rows.append((name, labels[part], value[part], low, high, p, too_little))
+            rows.append((name, label, value[part], low, high, p, too_little))
     return Decomposition(
         pd.DataFrame(changes, index=pd.Index(names), columns=["before", "after", "change", "low", "high"]),
         pd.DataFrame(rows, columns=["of", "part", "value", "low", "high", "p", "reason"]),
@@ -409,12 +408,12 @@ def _too_little(data: _Data) -> str:
     return ""
 
 
-def _start(after: npt.NDArray[np.bool_], outcomes: list[Floats], *, doubled: bool) -> list[Influence]:
+def _start(after: npt.NDArray[np.bool_], outcomes: list[Floats]) -> list[Influence]:
     """How much each judgment moves the means of the first period; the first outcome is one of pairs."""
     found = []
     for number, outcome in enumerate(outcomes):
         own = np.where(after, 0.0, outcome - outcome[~after].mean())[None] / (~after).sum()
-        found.append(Influence(own, own * (2.0 if doubled and number == 0 else 1.0)))
+        found.append(Influence(own, own * (1.0 if number else 2.0)))
     return found
 
 
