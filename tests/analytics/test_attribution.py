@@ -101,6 +101,32 @@ def test_few_affected_annotators_are_compared_with_every_other_choice() -> None:
     assert found.p == pytest.approx(1 / 220)
 
 
+def test_what_began_with_the_event_cannot_be_compared() -> None:
+    """Items that came with it have no weeks before it."""
+    frame = project()
+
+    found = attribute_change(frame, EVENT, affected=(frame["at"] >= EVENT) & (frame["project"] == 1))
+
+    assert found.effect.reason == (
+        "Too little data: affected judgments in 0 weeks before the event and 8 after it, where 4 are needed on each "
+        "side."
+    )
+    assert found.placebos.empty
+    assert np.isnan(found.rejected)
+
+
+def test_other_dates_with_an_effect_are_a_warning() -> None:
+    """Where accuracy had been rising in jumps all along, the explanation says so."""
+    frame = project()
+    weeks = (frame["at"] - frame["at"].min()).dt.days // 7
+    frame["duration"] = np.exp(np.where(frame["project"] == 1, weeks * 0.1, 0.0) + 0.02 * (frame["task"] % 5))
+
+    found = attribute_change(frame, EVENT, measure="duration", affected={"project": 1})
+
+    assert found.rejected > 0.5
+    assert found.explain().endswith("so something else was going on, which this effect may be too.")
+
+
 def test_the_share_of_a_label_is_a_measure() -> None:
     """Of one label that is named."""
     frame = project()

@@ -91,7 +91,10 @@ class Attribution:
         if not tried:
             return f"{first} There are too few weeks before it to try other dates."
         dates = "1 earlier date" if tried == 1 else f"{tried} earlier dates"
-        trust = "which is chance, or something else was going on" if found else "as it should be"
+        if found <= max(1.0, 2 * LEVEL * tried):
+            trust = "which chance alone may find" if found else "as it should be"
+        else:
+            trust = "so something else was going on, which this effect may be too"
         effects = f"{found or 'no'} effect{'' if found == 1 else 's'}"
         return f"{first} At {dates}, where nothing happened, the same look found {effects}, {trust}."
 
@@ -303,13 +306,17 @@ def _experience(data: Coded) -> Floats:
 
 
 def _too_little(panel: Panel) -> str:
-    counts = len(np.unique(panel.week[panel.week < 0])), len(np.unique(panel.week[panel.week >= 0]))
+    sides = [("", np.ones(len(panel.week), dtype=bool))]
+    if panel.compares:
+        sides += [("affected judgments in ", panel.affected), ("unaffected judgments in ", ~panel.affected)]
+    for name, rows in sides:
+        before, after = (len(np.unique(panel.week[rows & side])) for side in (panel.week < 0, panel.week >= 0))
+        if min(before, after) < LEAST:
+            return (
+                f"Too little data: {name}{before} weeks before the event and {after} after it, where {LEAST} are "
+                "needed on each side."
+            )
     people = np.intersect1d(panel.annotator[panel.week < 0], panel.annotator[panel.week >= 0])
-    if min(counts) < LEAST:
-        return (
-            f"Too little data: {counts[0]} weeks before the event and {counts[1]} after it, where {LEAST} are needed "
-            "on each side."
-        )
     if len(people) < LEAST:
         return (
             f"Too little data: {len(people)} annotators with judgments before the event and after it, where {LEAST} "
@@ -318,11 +325,11 @@ def _too_little(panel: Panel) -> str:
     split = panel.people
     if split is not None:
         chosen = np.unique(panel.annotator)[split]
-        sides = int(np.isin(people, chosen).sum()), int((~np.isin(people, chosen)).sum())
-        if min(sides) < 2:
+        counts = int(np.isin(people, chosen).sum()), int((~np.isin(people, chosen)).sum())
+        if min(counts) < 2:
             return (
-                f"Too little data: {sides[0]} affected and {sides[1]} unaffected annotators with judgments before the "
-                "event and after it, where 2 of each are needed."
+                f"Too little data: {counts[0]} affected and {counts[1]} unaffected annotators with judgments before "
+                "the event and after it, where 2 of each are needed."
             )
     return ""
 
