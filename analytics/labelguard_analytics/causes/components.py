@@ -188,7 +188,9 @@ class _Fit:
                 moved,
             ]
         )
-        return values, Influence(error + drawn, voices * error + drawn)
+        # Annotators have levels of their own, so the fit leaves next to no error to all judgments of one there, and
+        # counting it for both of a pair would only be taken off again.
+        return values, Influence(error + drawn, np.array([[voices], [1.0], [voices]]) * error + drawn)
 
     def _drawn(self, level: Floats, noise: float) -> Floats:
         """Levels less the mean of their period, shrunk until their variance no longer has the noise of estimates in it.
