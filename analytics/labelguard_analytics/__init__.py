@@ -12,6 +12,7 @@ from labelguard_analytics.agreement import (
     pairwise_agreement,
     percent_agreement,
 )
+from labelguard_analytics.causes import Attribution, Decomposition, attribute_change, decompose_change
 from labelguard_analytics.confidence import (
     Calibration,
     Recalibration,
@@ -56,12 +57,14 @@ from labelguard_analytics.truth import (
 __all__ = [
     "AccuracyTest",
     "AnnotatorDrift",
+    "Attribution",
     "BadJudgments",
     "BadResult",
     "Calibration",
     "ChangeDetector",
     "Confusion",
     "Counts",
+    "Decomposition",
     "Discoveries",
     "DurationModel",
     "Estimate",
@@ -77,6 +80,7 @@ __all__ = [
     "ability_difficulty",
     "agreement_by_label",
     "agreement_by_task",
+    "attribute_change",
     "calibration",
     "cohen_kappa",
     "concentrated_errors",
@@ -86,6 +90,7 @@ __all__ = [
     "consensus_regions",
     "copying_pairs",
     "dawid_skene",
+    "decompose_change",
     "duration_model",
     "ebh",
     "fdr",

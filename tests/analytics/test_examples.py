@@ -32,20 +32,19 @@ def _examples(thing: object) -> int:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "agreement",
-        "confidence",
-        "confusion",
-        "counts",
-        "duration",
-        "estimate",
-        "frames",
-        "sequential",
-        "similarities",
-        "streams",
-        "systematic",
-        "truth",
-    ],
+    "agreement",
+    "causes",
+    "confidence",
+    "confusion",
+    "counts",
+    "duration",
+    "estimate",
+    "frames",
+    "sequential",
+    "similarities",
+    "streams",
+    "systematic",
+    "truth",
 )
 def test_every_public_function_of_a_module_has_an_example(name: str) -> None:
     """What a module offers to everybody is shown at work."""
@@ -61,8 +60,10 @@ def test_every_public_function_of_a_module_has_an_example(name: str) -> None:
         assert inspect.getdoc(one), f"{one.__name__} has no docstring."
         is_error = isinstance(one, type) and issubclass(one, Exception)
         result_only = one.__name__ in {
+            "Attribution",
             "Calibration",
             "Confusion",
+            "Decomposition",
             "DurationModel",
             "Findings",
             "ItemClusters",
