@@ -32,19 +32,21 @@ def _examples(thing: object) -> int:
 
 @pytest.mark.parametrize(
     "name",
-    "agreement",
-    "causes",
-    "confidence",
-    "confusion",
-    "counts",
-    "duration",
-    "estimate",
-    "frames",
-    "sequential",
-    "similarities",
-    "streams",
-    "systematic",
-    "truth",
+    [
+        "agreement",
+        "causes",
+        "confidence",
+        "confusion",
+        "counts",
+        "duration",
+        "estimate",
+        "frames",
+        "sequential",
+        "similarities",
+        "streams",
+        "systematic",
+        "truth",
+    ],
 )
 def test_every_public_function_of_a_module_has_an_example(name: str) -> None:
     """What a module offers to everybody is shown at work."""

@@ -36,7 +36,7 @@ from labelguard.logs import formatter, through_logging
 from labelguard.outbox import Outbox
 from labelguard.settings import Settings
 from labelguard.store import Store, records, schema
-from labelguard.store.core import _Job
+from labelguard.store.core import Writing
 from labelguard.tokens import hash_token
 from labelguard.web.app import create_app
 from mutations import DELIVERIES, Mutator
@@ -514,7 +514,7 @@ class World:
         )
         self.store = Store.open(database_url, durable=False)
         if at_once:
-            self.store.write = self._write  # type: ignore[method-assign]
+            self.store.submit = self._submit  # type: ignore[method-assign]
         self.studio = _Studio()
         self.engine = Engine(self.store, self._clock, own_user=9, keep_rejected=KEEP_REJECTED)
         self.outbox = Outbox(self.store, self.engine, self.studio, _Notifier(), self._clock, jitter=lambda: 0.5)
@@ -535,13 +535,12 @@ class World:
     def _clock(self) -> datetime:
         return self.now
 
-    def _write(self, job: Callable[[sa.Connection], T]) -> T:
-        waiting = _Job(job)
-        self.store._commit([waiting])
-        if waiting.error is not None:
-            raise waiting.error
-        result: T = waiting.result
-        return result
+    def _submit(
+        self, job: Callable[[sa.Connection], T], then: Callable[[BaseException | None], None] | None = None
+    ) -> Writing[T]:
+        writing = Writing(job, then)
+        self.store._commit([writing])
+        return writing
 
     def _connect(self, conn: sa.Connection) -> None:
         about = next(json.loads(text) for text in DELIVERIES if "label_config" in text)

@@ -306,7 +306,7 @@ def _experience(data: Coded) -> Floats:
 
 
 def _too_little(panel: Panel) -> str:
-    sides = [("", np.ones(len(panel.week), dtype=bool))]
+    sides: list[tuple[str, npt.NDArray[np.bool_]]] = [("", np.ones(len(panel.week), dtype=bool))]
     if panel.compares:
         sides += [("affected judgments in ", panel.affected), ("unaffected judgments in ", ~panel.affected)]
     for name, rows in sides:
