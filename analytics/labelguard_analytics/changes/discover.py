@@ -1,0 +1,136 @@
+"""Which of all the changes that were looked at are discoveries: annotators first, then what changed in them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from labelguard_analytics.changes.look import Found, Sight
+from labelguard_analytics.changes.plan import Plan
+from labelguard_analytics.fdr import fdr
+from labelguard_analytics.frames import Floats
+
+Family = tuple[Hashable, ...]
+"""What is discovered or not: an annotator; without annotators in ``by``, a unit and label."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One series with its place in the hierarchy."""
+
+    sight: Sight
+    found: Found
+    family: Family
+    weight: float
+    """Its part of the error that its family may make; sums to 1 over a family."""
+    p: float
+    again: float | None = None
+    """The p-value of the look without suspects; None where it was not looked at again."""
+    q: float = 1.0
+    """The level at which its family would be just discovered."""
+    discovered: bool = False
+
+
+def families(plan: Plan, sights: Sequence[Sight]) -> dict[Family, list[Tested]]:
+    """Every tested series by family, with weights: measures count alike, and half of a measure is all labels together.
+
+    So a family with many labels is not held back where all of its work declined, and many measures do not drown one.
+    """
+    found: dict[Family, list[Tested]] = {}
+    for sight in sights:
+        for one in sight.found.values():
+            family = _family(plan, sight, one)
+            found.setdefault(family, []).append(Tested(sight, one, family, 0.0, one.p))
+    return {family: _weighted(tested) for family, tested in found.items()}
+
+
+def _family(plan: Plan, sight: Sight, one: Found) -> Family:
+    unit = plan.units[one.unit]
+    if "annotator" in plan.by:
+        return (unit[0],)
+    label = sight.label_of(one.series)
+    return (*unit, None if label is None else int(label))
+
+
+def _weighted(tested: list[Tested]) -> list[Tested]:
+    """Weights by measure, by unit within it, and by series within that."""
+    measures = {one.sight.measure.name for one in tested}
+    found = []
+    for one in tested:
+        alike = [other for other in tested if other.sight is one.sight]
+        units = len({other.found.unit for other in alike})
+        own = [other for other in alike if other.found.unit == one.found.unit]
+        whole = [other for other in own if other.sight.label_of(other.found.series) is None]
+        parts = len(own) - len(whole)
+        if not whole or not parts:
+            share = 1 / len(own)
+        elif one.sight.label_of(one.found.series) is None:
+            share = 0.5
+        else:
+            share = 0.5 / parts
+        found.append(replace(one, weight=share / units / len(measures)))
+    return found
+
+
+def combined_p(tested: Sequence[Tested], *, again: bool = False) -> float:
+    """The p-value of a family (weighted Bonferroni)."""
+    return min(1.0, *(_p(one, again=again) / one.weight for one in tested), 1.0)
+
+
+def _p(one: Tested, *, again: bool) -> float:
+    return one.again if again and one.again is not None else one.p
+
+
+def selected(p: Floats, level: float, named: int) -> tuple[Floats, int]:
+    """Adjusted p-values and how many are discovered, where ``named`` were named on earlier nights.
+
+    Benjamini and Hochberg's rule with a start: who was named before counts among the discoveries that false ones are
+    a share of. Without any it is the rule itself.
+
+    >>> selected(np.array([0.001, 0.02, 0.9]), 0.1, 0)[1], selected(np.array([0.001, 0.06, 0.9]), 0.1, 0)[1]
+    (2, 2)
+    >>> selected(np.array([0.001, 0.08, 0.9]), 0.1, 0)[1], selected(np.array([0.001, 0.08, 0.9]), 0.1, 1)[1]
+    (1, 2)
+    """
+    order = np.argsort(p, kind="stable")
+    raw = p[order] * len(p) / (named + np.arange(1, len(p) + 1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.minimum.accumulate(raw[::-1])[::-1], 1.0)
+    return adjusted, int(np.sum(adjusted <= level))
+
+
+def discover(
+    grouped: Mapping[Family, Sequence[Tested]],
+    level: float,
+    *,
+    known: frozenset[Family] = frozenset(),
+    named: int = 0,
+    again: bool = False,
+) -> dict[Family, list[Tested]]:
+    """Mark what is discovered at a false discovery rate of ``level`` over families.
+
+    Families by their combined p-values (Benjamini and Hochberg); within those discovered, series at the level that is
+    left by how many there are (Benjamini and Bogomolov 2014), weighted (Genovese, Roeder and Wasserman 2006).
+
+    Args:
+        grouped: the families' series.
+        level: false discovery rate; over families, and on average over what is named within those discovered.
+        known: families that earlier nights named, which are not named again.
+        named: how many names earlier nights gave.
+        again: go by the look without suspects.
+    """
+    new = [family for family in grouped if family not in known]
+    p = np.array([combined_p(grouped[family], again=again) for family in new])
+    adjusted, number = selected(p, level, named)
+    found: dict[Family, list[Tested]] = {family: list(tested) for family, tested in grouped.items()}
+    for family, q in zip(new, adjusted.tolist(), strict=True):
+        tested = grouped[family]
+        if q > level:
+            found[family] = [replace(one, q=q, discovered=False) for one in tested]
+            continue
+        scaled = [min(1.0, _p(one, again=again) / (one.weight * len(tested))) for one in tested]
+        mask = fdr(scaled, level * number / len(new)).mask.tolist()
+        found[family] = [replace(one, q=q, discovered=hit) for one, hit in zip(tested, mask, strict=True)]
+    return found

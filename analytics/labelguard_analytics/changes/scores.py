@@ -1,0 +1,352 @@
+"""The score of a change: how far what is seen after a day lies from what earlier work lets expect.
+
+For one annotator and one measure, let ``y`` be summed by day ``d`` and stratum ``s`` (``n[d, s]`` judgments). Without
+a change,
+
+    E y[d, s] = n[d, s] * (level[s] + slopes[group of s] . experience[d]),
+
+every stratum with a level of its own, and every annotator with a learning curve of their own. A change at day ``c``
+adds ``size`` to every judgment from then on. Its score is the sum of residuals after ``c``, weighted by ``weight[s]``
+(strata in which little varies tell more); what the levels and the learning curve explain of the step is taken out of
+it (Frisch and Waugh), so that neither a mix of tasks nor learning looks like a change. The sums of one day are one
+observation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import gammaln
+
+from labelguard_analytics.frames import Floats
+
+Ints = npt.NDArray[np.int64]
+
+EARLY = 150.0
+"""So many judgments is the scale of fast early learning."""
+_RIDGE = 1e-9
+LAGS = 4
+"""Working days that may resemble each other: the rest of a week."""
+
+
+def experience(before: Floats, today: Floats) -> Floats:
+    """What a typical judgment of a day builds on (two curves x days).
+
+    The first curve is the logarithm of the judgments made before, for slow learning without end; the second falls off
+    within some hundred judgments, for people who learn fast and then stay where they are. Both together follow
+    exponential learning curves of any pace to within a point after the first hundred judgments.
+
+    Args:
+        before: judgments made before each day.
+        today: judgments made on each day; at least 1.
+    """
+    after = before + today
+    slow = (gammaln(after + 1) - gammaln(before + 1)) / today
+    fast = np.exp(-before / EARLY) * -np.expm1(-today / EARLY) / (-np.expm1(-1 / EARLY) * today)
+    return np.stack([slow / 3, fast])
+
+
+def summed(key: Ints, values: Floats, size: int) -> Floats:
+    """Sums of what has the same key, from 0 up to ``size``."""
+    return np.bincount(key, weights=values, minlength=size).astype(np.float64, copy=False)
+
+
+def slopes(moments: Floats, mask: Floats, sizes: Floats, first: Floats, second: Floats) -> Floats:
+    """Slopes on the two curves by least squares (2 x ...), of what has the products ``first`` and ``second`` with them.
+
+    Args:
+        moments: centred squares, cross products and squares of the curves (3 x strata).
+        mask: the weight of each stratum, 0 outside the group (strata, or strata x series).
+        sizes: judgments of each stratum.
+        first: the centred products with the first curve, weighted and summed over strata.
+        second: those with the second curve.
+    """
+    # Next to nothing where the curves can be told apart; where they cannot, both stay finite.
+    ridge = _RIDGE * (sizes @ mask) + 1e-12
+    a, b, c = moments @ mask
+    a, c = a + ridge, c + ridge
+    determinant = a * c - b * b
+    return np.stack([(c * first - b * second) / determinant, (a * second - b * first) / determinant])
+
+
+@dataclass(frozen=True)
+class Work:
+    """One annotator's days and strata, and how they may be weighted."""
+
+    day: Ints
+    """Places of the days in the calendar of the sweep, ascending."""
+    n: Floats
+    """Judgments (days x strata)."""
+    curves: Floats
+    """Experience (2 x days)."""
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """Judgments of each stratum."""
+        return np.asarray(self.n.sum(axis=0))
+
+    @cached_property
+    def means(self) -> Floats:
+        """Mean experience in each stratum (2 x strata)."""
+        return np.asarray(self.curves @ self.n / self.sizes)
+
+    @cached_property
+    def moments(self) -> Floats:
+        """Centred squares and products of the curves in each stratum (3 x strata)."""
+        slow, fast = self.curves
+        raw = np.stack([slow * slow, slow * fast, fast * fast]) @ self.n
+        a, b = self.means
+        return np.asarray(raw - self.sizes * np.stack([a * a, a * b, b * b]))
+
+    def after(self, values: Floats, places: Ints) -> Floats:
+        """Sums of rows of ``values`` from each place on (places x columns)."""
+        bounds = np.minimum(places, len(values) - 1)
+        parts = np.add.reduceat(values, bounds, axis=0)
+        parts[places >= len(values)] = 0.0
+        parts[:-1][bounds[1:] == bounds[:-1]] = 0.0  # no day lies between two changes
+        return np.asarray(np.cumsum(parts[::-1], axis=0)[::-1])
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One series at a number of possible changes; scores, their scales and their parts by day (days x changes)."""
+
+    score: Floats
+    step: Floats
+    """The weighted step that is left after levels and learning: what a common shock of a day adds to the score."""
+    info: Floats
+    """What a change of size 1 adds to the score."""
+    model: Floats
+    """The variance of the score, were judgments independent (changes)."""
+    residual: Floats
+    """The weighted residuals (days)."""
+    noise: Floats
+    """Their variance, were judgments independent (days)."""
+
+    def plus(self, other: Profile) -> Profile:
+        """Two annotators' together, on the same days."""
+        return Profile(
+            self.score + other.score,
+            self.step + other.step,
+            self.info + other.info,
+            self.model + other.model,
+            self.residual + other.residual,
+            self.noise + other.noise,
+        )
+
+
+def profile(
+    work: Work, y: Floats, weight: Floats, upper: Floats, variance: Floats, places: Ints, shock: Floats | None = None
+) -> Profile:
+    """The scores of one series at changes before each of ``places`` (places in ``work.day``).
+
+    Args:
+        work: the annotator's days.
+        y: sums (days x strata).
+        weight: of each stratum.
+        upper: 1 for strata whose learning curve is that of the second group, else 0.
+        variance: of a single judgment in each stratum.
+        places: where the changes begin.
+        shock: what happened to everybody else on each day, per weighted judgment; taken away.
+    """
+    n, curves, means = work.n, work.curves, work.means
+    groups = weight * (1 - upper), weight * upper
+    level = y.sum(axis=0) / work.sizes
+    values = curves @ y - work.sizes * level * means
+    slope = np.stack([slopes(work.moments, mask, work.sizes, *(values @ mask)) for mask in groups])
+    within = slope[(upper > 0).astype(np.intp)].T  # curves x strata
+    residual = y - n * (level - (within * means).sum(axis=0)) - (curves.T @ within) * n
+    # What is left of the step: after - share of the stratum after - what learning explains.
+    share = work.after(n, places) / work.sizes
+    steps = [
+        work.after(n * curve[:, None], places) - work.sizes * share * mean
+        for curve, mean in zip(curves, means, strict=True)
+    ]
+    kappa = [slopes(work.moments, mask, work.sizes, steps[0] @ mask, steps[1] @ mask) for mask in groups]
+    after = (np.arange(len(n))[:, None] >= places[None, :]).astype(np.float64)
+    score = np.zeros_like(after)
+    step, info, model = score.copy(), score.copy(), np.zeros(len(places))
+    for group, mask in enumerate(groups):
+        if not mask.any():
+            continue
+        moving = after - curves.T @ kappa[group]  # days x changes
+        fixed = share - kappa[group].T @ means  # changes x strata
+        plain = n @ mask
+        score += moving * (residual @ mask)[:, None] - residual @ (mask * fixed).T
+        step += moving * plain[:, None] - n @ (mask * fixed).T
+        info += moving**2 * plain[:, None] - 2 * moving * (n @ (mask * fixed).T) + n @ (mask * fixed**2).T
+        inner = mask * weight * variance
+        model += np.sum(moving**2 * (n @ inner)[:, None] - 2 * moving * (n @ (inner * fixed).T), axis=0)
+        model += (inner * fixed**2) @ work.sizes
+    lying = residual @ weight
+    if shock is not None:
+        score -= step * shock[:, None]
+        lying = lying - (n @ weight) * shock
+    return Profile(score, step, info, model, lying, n @ (weight**2 * variance))
+
+
+@dataclass(frozen=True)
+class Screened:
+    """Many series at once, without what needs the days: enough to see where nothing can be found."""
+
+    score: Floats
+    """Changes x series."""
+    info: Floats
+    model: Floats
+
+
+def residuals(work: Work, values: Values, weight: Floats, upper: Floats) -> Floats:
+    """Weighted residuals of every series (days x series), as :func:`profile` has them for one."""
+    level = values.sums / work.sizes[:, None]
+    lower = weight * (1 - upper), weight * upper
+    centred = [
+        product - work.sizes[:, None] * mean[:, None] * level
+        for product, mean in zip(values.products(work), work.means, strict=True)
+    ]
+    slope = [slopes(work.moments, mask, work.sizes, *((mask * c).sum(axis=0) for c in centred)) for mask in lower]
+    found = values.weighted(work, weight)
+    fitted = weight * level
+    for mask, (one, two) in zip(lower, slope, strict=True):
+        fitted = fitted - mask * (work.means[0][:, None] * one + work.means[1][:, None] * two)
+        plain = work.n @ mask
+        found -= plain * (work.curves.T @ np.stack([one, two]))
+    return np.asarray(found - work.n @ fitted)
+
+
+def screen(
+    work: Work, rest: Floats, weight: Floats, upper: Floats, variance: Floats, places: Ints, shock: Floats | None
+) -> Screened:
+    """Score, information and smallest variance of every series, as :func:`profile` has them summed over days.
+
+    Args:
+        work: the annotator's days.
+        rest: what :func:`residuals` found.
+        weight: strata x series.
+        upper: 1 for strata of the second learning group (strata x series).
+        variance: of a single judgment (strata x series).
+        places: where the changes begin.
+        shock: what happened to everybody else (days x series).
+    """
+    part = work.after(work.n, places)  # changes x strata
+    share = part / work.sizes
+    plain = part * (1 - share)
+    steps = [
+        work.after(work.n * curve[:, None], places) - part * mean
+        for curve, mean in zip(work.curves, work.means, strict=True)
+    ]
+    inner = weight**2 * variance
+    score, info, model = work.after(rest, places), plain @ weight, plain @ inner
+    if shock is not None:
+        common = work.n.T @ shock  # strata x series
+        moved = [
+            (work.n * curve[:, None]).T @ shock - mean[:, None] * common
+            for curve, mean in zip(work.curves, work.means, strict=True)
+        ]
+        score = score - work.after((work.n @ weight) * shock, places) + share @ (weight * common)
+    for side in (1 - upper, upper):
+        mask, scaled = weight * side, inner * side
+        found = [step @ mask for step in steps]
+        one, two = slopes(work.moments, mask, work.sizes, *found)
+        info = info - one * found[0] - two * found[1]
+        a, b, c = work.moments @ scaled
+        model = model - 2 * (one * (steps[0] @ scaled) + two * (steps[1] @ scaled))
+        model = model + one**2 * a + 2 * one * two * b + two**2 * c
+        if shock is not None:
+            score = score + one * (mask * moved[0]).sum(axis=0) + two * (mask * moved[1]).sum(axis=0)
+    return Screened(score, info, model)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What is summed, in the form in which it is sparse: rows of day, stratum, series and sum."""
+
+    day: Ints
+    stratum: Ints
+    series: Ints | None
+    """None where every series has the same sums (and another weight)."""
+    value: Floats
+    width: int
+    """The number of series."""
+    shape: tuple[int, int]
+    """Days and strata."""
+
+    @cached_property
+    def sums(self) -> Floats:
+        """Strata x series, or strata x 1 where all series have the same."""
+        return self._by_stratum(self.value)
+
+    def products(self, work: Work) -> list[Floats]:
+        """Sums of products with each curve, shaped as ``sums``."""
+        return [self._by_stratum(self.value * curve[self.day]) for curve in work.curves]
+
+    def _by_stratum(self, value: Floats) -> Floats:
+        if self.series is None:
+            return summed(self.stratum, value, self.shape[1])[:, None]
+        size = self.shape[1] * self.width
+        sums = summed(self.stratum * self.width + self.series, value, size)
+        return sums.reshape(self.shape[1], self.width)
+
+    def weighted(self, work: Work, weight: Floats) -> Floats:
+        """Weighted sums (days x series)."""
+        if self.series is None:
+            return np.asarray(self.of(0) @ weight)
+        key = self.day * self.width + self.series
+        value = self.value * weight[self.stratum, self.series]
+        return summed(key, value, self.shape[0] * self.width).reshape(-1, self.width)
+
+    def of(self, series: int) -> Floats:
+        """One series as days x strata."""
+        mine = slice(None) if self.series is None else self.series == series
+        key = self.day[mine] * self.shape[1] + self.stratum[mine]
+        size = self.shape[0] * self.shape[1]
+        return summed(key, self.value[mine], size).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Tests:
+    """A series at every possible change."""
+
+    size: Floats
+    error: Floats
+    """Standard error of the size."""
+    t: Floats
+    df: Floats
+
+
+def tests(found: Profile, places: Ints) -> Tests:
+    """How far each score lies from nought.
+
+    Its variance is the larger of two: that of independent judgments times how much more the residuals of all days
+    vary than that (and carry over to the next days), and that of the very days of the score around the change. The
+    first is steady, the second knows a wild week.
+    """
+    total, info = found.score.sum(axis=0), found.info.sum(axis=0)
+    size = np.divide(total, info, out=np.zeros_like(total), where=info > 0)
+    days = len(found.residual)
+    left = found.residual[:, None] - size * found.step
+    spread = _long_run(left) / max(float(found.noise.sum()), 1e-12)
+    own = found.score - size * found.info
+    after = np.arange(days)[:, None] >= places[None, :]
+    number = after.sum(axis=0)
+    clustered = np.zeros(len(places))
+    for side, count in ((after, number), (~after, days - number)):
+        clustered += np.sum(own**2 * side, axis=0) * count / np.maximum(count - 1, 1)
+    variance = np.maximum(found.model * np.maximum(spread, 1.0), clustered + _carried(own))
+    error = np.sqrt(np.divide(variance, info**2, out=np.full_like(variance, np.inf), where=info > 0))
+    t = np.divide(size, error, out=np.zeros_like(size), where=np.isfinite(error) & (error > 0))
+    return Tests(size, error, t, np.full(len(places), max(days / 2, 2.0)))
+
+
+def _long_run(values: Floats) -> Floats:
+    return np.asarray(np.sum(values**2, axis=0) + _carried(values))
+
+
+def _carried(values: Floats) -> Floats:
+    """What neighbouring days that are alike add to a variance (Newey and West 1987); nothing where they are not."""
+    lagged = np.zeros(values.shape[1])
+    for lag in range(1, min(LAGS, len(values) - 1) + 1):
+        lagged += 2 * (1 - lag / (LAGS + 1)) * np.sum(values[lag:] * values[:-lag], axis=0)
+    return np.maximum(lagged, 0.0)
