@@ -15,6 +15,7 @@ LABELS = 16_000
 """So many labels fit into a key."""
 DAYS = 1 << 15
 """Days after 1970 that fit into a key: until the year 2059."""
+WHO_SHIFT = 44
 WHO = 1 << 18
 """Combinations of annotator, source and cohort that fit into a key."""
 
@@ -46,7 +47,7 @@ class Cells:
     def unpacked(self) -> tuple[Ints, Ints, Ints, Ints]:
         """Who, day, stratum and label of each row."""
         return (
-            self.key >> 44,
+            self.key >> WHO_SHIFT,
             (self.key >> 29) & (DAYS - 1),
             (self.key >> 14) & ((1 << 15) - 1),
             self.key & ((1 << 14) - 1),
@@ -84,7 +85,7 @@ class Cells:
 
 def pack(who: Ints, day: Ints, stratum: Ints, label: Ints) -> Ints:
     """One number that sorts by annotator, then day, stratum and label."""
-    return ((who << 44) | (day << 29)) | ((stratum << 14) | label)
+    return ((who << WHO_SHIFT) | (day << 29)) | ((stratum << 14) | label)
 
 
 def stratum_of(label: Ints, agreed: npt.NDArray[np.bool_] | bool) -> Ints:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from labelguard_analytics.changes.look import Found, Sight
+from labelguard_analytics.changes.look import Sight
 from labelguard_analytics.changes.plan import Plan
 from labelguard_analytics.fdr import fdr
 from labelguard_analytics.frames import Floats
@@ -21,11 +22,17 @@ class Tested:
     """One series with its place in the hierarchy."""
 
     sight: Sight
-    found: Found
+    unit: int
+    series: int
     family: Family
-    weight: float
+    bound: float
+    """A lower bound of the p-value."""
+    weight: float = 0.0
     """Its part of the error that its family may make; sums to 1 over a family."""
-    p: float
+    p: float = 1.0
+    """1 where the bound is enough to see that nothing can be found."""
+    change: int = -1
+    """The strongest change, as a place in the calendar; -1 where it was not looked for."""
     again: float | None = None
     """The p-value of the look without suspects; None where it was not looked at again."""
     q: float = 1.0
@@ -34,43 +41,53 @@ class Tested:
 
 
 def families(plan: Plan, sights: Sequence[Sight]) -> dict[Family, list[Tested]]:
-    """Every tested series by family, with weights: measures count alike, and half of a measure is all labels together.
+    """Every series by family, with weights: measures count alike, and half of a measure is all labels together.
 
     So a family with many labels is not held back where all of its work declined, and many measures do not drown one.
     """
     found: dict[Family, list[Tested]] = {}
     for sight in sights:
-        for one in sight.found.values():
-            family = _family(plan, sight, one)
-            found.setdefault(family, []).append(Tested(sight, one, family, 0.0, one.p))
+        for unit, series in np.argwhere(~np.isnan(sight.bound)).tolist():
+            family = _family(plan, sight, unit, series)
+            found.setdefault(family, []).append(Tested(sight, unit, series, family, float(sight.bound[unit, series])))
     return {family: _weighted(tested) for family, tested in found.items()}
 
 
-def _family(plan: Plan, sight: Sight, one: Found) -> Family:
-    unit = plan.units[one.unit]
+def settled(tested: Sequence[Tested], level: float) -> list[Tested]:
+    """The p-values of a family, which are looked for only where its bound leaves room for a discovery at ``level``."""
+    if min(one.bound / one.weight for one in tested) > level:
+        return list(tested)
+    found = []
+    for one in tested:
+        if one.bound > level:
+            found.append(one)
+            continue
+        p, change = one.sight.settle(one.unit, one.series)
+        found.append(replace(one, p=p, change=change))
+    return found
+
+
+def _family(plan: Plan, sight: Sight, number: int, series: int) -> Family:
+    unit = plan.units[number]
     if "annotator" in plan.by:
         return (unit[0],)
-    label = sight.label_of(one.series)
-    return (*unit, None if label is None else int(label))
+    label = sight.label_of(series)
+    return (*unit, None if label is None else label)
 
 
 def _weighted(tested: list[Tested]) -> list[Tested]:
     """Weights by measure, by unit within it, and by series within that."""
-    measures = {one.sight.measure.name for one in tested}
+    measures = len({id(one.sight) for one in tested})
+    units = Counter(sight for sight, _ in {(id(one.sight), one.unit) for one in tested})
+    parts = Counter((id(one.sight), one.unit) for one in tested if one.sight.label_of(one.series) is not None)
+    whole = {(id(one.sight), one.unit) for one in tested if one.sight.label_of(one.series) is None}
     found = []
     for one in tested:
-        alike = [other for other in tested if other.sight is one.sight]
-        units = len({other.found.unit for other in alike})
-        own = [other for other in alike if other.found.unit == one.found.unit]
-        whole = [other for other in own if other.sight.label_of(other.found.series) is None]
-        parts = len(own) - len(whole)
-        if not whole or not parts:
-            share = 1 / len(own)
-        elif one.sight.label_of(one.found.series) is None:
-            share = 0.5
-        else:
-            share = 0.5 / parts
-        found.append(replace(one, weight=share / units / len(measures)))
+        place = id(one.sight), one.unit
+        together = one.sight.label_of(one.series) is None
+        half = 0.5 if place in whole and parts[place] else 1.0
+        share = half if together else half / parts[place]
+        found.append(replace(one, weight=share / units[id(one.sight)] / measures))
     return found
 
 

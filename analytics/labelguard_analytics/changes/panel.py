@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from labelguard_analytics.changes.cells import DAYS, LABELS, WHO, Cells, Ints, stratum_of
+from labelguard_analytics.changes.cells import DAYS, LABELS, WHO, WHO_SHIFT, Cells, Ints, stratum_of
 from labelguard_analytics.changes.consensus import Votes, of_others
 from labelguard_analytics.changes.measures import EXTRA, MEASURES
 from labelguard_analytics.frames import BadJudgments, Coded, Floats, encode, kind_of, read
@@ -201,29 +201,26 @@ class Panel:
         )
 
     def without(self, suspects: Iterable[Any]) -> Panel:
-        """The suspects' own sums again, with a consensus that leaves out the other suspects; blocks are dropped.
+        """The suspects' sums of agreement and of what they said, where the consensus leaves out the other suspects.
 
-        Everybody is compared with the others, so only tasks that two suspects judged are worked out again, and the
-        sums of those who are not suspects stay as they are.
+        Everybody is compared with the others, so only tasks that two suspects judged are worked out again. Nobody
+        else's sums, and no votes, are in what is given.
         """
         named = set(suspects)
         suspected = np.array([one[0] in named for one in self.who], dtype=bool)
-        said, agreement = self.said, self.measured["agreement"]
+        said, agreement = (_of(cells, suspected) for cells in (self.said, self.measured["agreement"]))
         for block in self.blocks:
-            mine = suspected[block.who]
-            shared = np.bincount(block.votes.task[mine], minlength=block.votes.tasks) > 1
+            shared = np.bincount(block.votes.task[suspected[block.who]], minlength=len(block.tasks)) > 1
             if not shared.any():
                 continue
             part = block.of_tasks(shared)
             again = suspected[part.who]
-            before = stratum_of(*of_others(part.votes))
-            consensus, agreed = of_others(part.votes, ~again)
-            after = stratum_of(consensus, agreed)
-            old, _ = of_others(part.votes)
-            said = said.plus(_said(part, before, again), -1.0).plus(_said(part, after, again), 1.0)
-            agreement = agreement.plus(_agreement(part, old, before, again), -1.0)
-            agreement = agreement.plus(_agreement(part, consensus, after, again), 1.0)
-        return replace(self, said=said, measured={**self.measured, "agreement": agreement}, blocks=())
+            for sign, trusted in ((-1.0, None), (1.0, ~again)):
+                consensus, agreed = of_others(part.votes, trusted)
+                stratum = stratum_of(consensus, agreed)
+                said = said.plus(_said(part, stratum, again), sign)
+                agreement = agreement.plus(_agreement(part, consensus, stratum, again), sign)
+        return replace(self, said=said, measured={"agreement": agreement}, blocks=())
 
     # Storage
 
@@ -374,8 +371,8 @@ def _who(coded: Coded) -> tuple[Ints, tuple[Who, ...]]:
             parts.append((found.astype(np.int64) + 1, [None, *(_plain(value) for value in values)]))
         else:
             parts.append((np.zeros(coded.n, dtype=np.int64), [None]))
-    for part, values in parts:
-        codes = codes * len(values) + part
+    for part, known in parts:
+        codes = codes * len(known) + part
     present = np.zeros(len(coded.annotators) * len(parts[0][1]) * len(parts[1][1]), dtype=bool)
     present[codes] = True
     used = np.flatnonzero(present)
@@ -465,6 +462,12 @@ def _agreement(block: Block, consensus: Ints, stratum: Ints, some: npt.NDArray[n
         np.maximum.at(held, votes.row, (votes.label == consensus[votes.row]).astype(np.float64))
     rows = np.arange(len(held)) if some is None else np.flatnonzero(some)
     return _sums(block.who[rows], block.day[rows], stratum[rows], held[rows])
+
+
+def _of(cells: Cells, who: npt.NDArray[np.bool_]) -> Cells:
+    """The rows of some."""
+    kept = who[cells.key >> WHO_SHIFT]
+    return Cells(cells.key[kept], cells.sums[kept])
 
 
 def _union(one: pd.Index[Any], other: pd.Index[Any]) -> pd.Index[Any]:

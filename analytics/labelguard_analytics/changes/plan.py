@@ -71,6 +71,11 @@ class Plan:
             back = max(back * _GROWTH, back + 1)
         return np.array(sorted(set(found)), dtype=np.int64)
 
+    @cached_property
+    def segment_of(self) -> Ints:
+        """The segment of each day: how many of the candidates lie at or before it."""
+        return np.searchsorted(self.candidates, np.arange(len(self.days)), side="right")
+
 
 def _unit(one: Unit, by: frozenset[str]) -> Unit:
     annotator, source, cohort = one

@@ -14,7 +14,7 @@ observation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -58,16 +58,19 @@ def slopes(moments: Floats, mask: Floats, sizes: Floats, first: Floats, second: 
     """Slopes on the two curves by least squares (2 x ...), of what has the products ``first`` and ``second`` with them.
 
     Args:
-        moments: centred squares, cross products and squares of the curves (3 x strata).
+        moments: centred squares, cross products and squares of the curves (3 x ... x strata).
         mask: the weight of each stratum, 0 outside the group (strata, or strata x series).
         sizes: judgments of each stratum.
-        first: the centred products with the first curve, weighted and summed over strata.
+        first: the centred products with the first curve, weighted and summed over strata; may have one more axis,
+            before the last.
         second: those with the second curve.
     """
     # Next to nothing where the curves can be told apart; where they cannot, both stay finite.
     ridge = _RIDGE * (sizes @ mask) + 1e-12
     a, b, c = moments @ mask
     a, c = a + ridge, c + ridge
+    if 0 < a.ndim < first.ndim:
+        a, b, c = a[..., None, :], b[..., None, :], c[..., None, :]
     determinant = a * c - b * b
     return np.stack([(c * first - b * second) / determinant, (a * second - b * first) / determinant])
 
@@ -82,6 +85,8 @@ class Work:
     """Judgments (days x strata)."""
     curves: Floats
     """Experience (2 x days)."""
+    known: dict[bytes, tuple[Floats, list[Floats]]] = field(default_factory=dict, repr=False)
+    """What :meth:`steps` worked out."""
 
     @cached_property
     def sizes(self) -> Floats:
@@ -100,6 +105,18 @@ class Work:
         raw = np.stack([slow * slow, slow * fast, fast * fast]) @ self.n
         a, b = self.means
         return np.asarray(raw - self.sizes * np.stack([a * a, a * b, b * b]))
+
+    def steps(self, places: Ints) -> tuple[Floats, list[Floats]]:
+        """The share of each stratum after each place, and its centred products with the curves (places x strata)."""
+        key = places.tobytes()
+        if key not in self.known:
+            share = self.after(self.n, places) / self.sizes
+            products = [
+                self.after(self.n * curve[:, None], places) - self.sizes * share * mean
+                for curve, mean in zip(self.curves, self.means, strict=True)
+            ]
+            self.known[key] = share, products
+        return self.known[key]
 
     def after(self, values: Floats, places: Ints) -> Floats:
         """Sums of rows of ``values`` from each place on (places x columns)."""
@@ -125,6 +142,18 @@ class Profile:
     """The weighted residuals (days)."""
     noise: Floats
     """Their variance, were judgments independent (days)."""
+
+    def on(self, day: Ints, days: int) -> Profile:
+        """The same on a calendar of so many days, in which ``day`` are the places of these."""
+
+        def wide(values: Floats) -> Floats:
+            found = np.zeros((days, *values.shape[1:]))
+            found[day] = values
+            return found
+
+        return Profile(
+            wide(self.score), wide(self.step), wide(self.info), self.model, wide(self.residual), wide(self.noise)
+        )
 
     def plus(self, other: Profile) -> Profile:
         """Two annotators' together, on the same days."""
@@ -160,11 +189,7 @@ def profile(
     within = slope[(upper > 0).astype(np.intp)].T  # curves x strata
     residual = y - n * (level - (within * means).sum(axis=0)) - (curves.T @ within) * n
     # What is left of the step: after - share of the stratum after - what learning explains.
-    share = work.after(n, places) / work.sizes
-    steps = [
-        work.after(n * curve[:, None], places) - work.sizes * share * mean
-        for curve, mean in zip(curves, means, strict=True)
-    ]
+    share, steps = work.steps(places)
     kappa = [slopes(work.moments, mask, work.sizes, steps[0] @ mask, steps[1] @ mask) for mask in groups]
     after = (np.arange(len(n))[:, None] >= places[None, :]).astype(np.float64)
     score = np.zeros_like(after)
@@ -186,123 +211,6 @@ def profile(
         score -= step * shock[:, None]
         lying = lying - (n @ weight) * shock
     return Profile(score, step, info, model, lying, n @ (weight**2 * variance))
-
-
-@dataclass(frozen=True)
-class Screened:
-    """Many series at once, without what needs the days: enough to see where nothing can be found."""
-
-    score: Floats
-    """Changes x series."""
-    info: Floats
-    model: Floats
-
-
-def residuals(work: Work, values: Values, weight: Floats, upper: Floats) -> Floats:
-    """Weighted residuals of every series (days x series), as :func:`profile` has them for one."""
-    level = values.sums / work.sizes[:, None]
-    lower = weight * (1 - upper), weight * upper
-    centred = [
-        product - work.sizes[:, None] * mean[:, None] * level
-        for product, mean in zip(values.products(work), work.means, strict=True)
-    ]
-    slope = [slopes(work.moments, mask, work.sizes, *((mask * c).sum(axis=0) for c in centred)) for mask in lower]
-    found = values.weighted(work, weight)
-    fitted = weight * level
-    for mask, (one, two) in zip(lower, slope, strict=True):
-        fitted = fitted - mask * (work.means[0][:, None] * one + work.means[1][:, None] * two)
-        plain = work.n @ mask
-        found -= plain * (work.curves.T @ np.stack([one, two]))
-    return np.asarray(found - work.n @ fitted)
-
-
-def screen(
-    work: Work, rest: Floats, weight: Floats, upper: Floats, variance: Floats, places: Ints, shock: Floats | None
-) -> Screened:
-    """Score, information and smallest variance of every series, as :func:`profile` has them summed over days.
-
-    Args:
-        work: the annotator's days.
-        rest: what :func:`residuals` found.
-        weight: strata x series.
-        upper: 1 for strata of the second learning group (strata x series).
-        variance: of a single judgment (strata x series).
-        places: where the changes begin.
-        shock: what happened to everybody else (days x series).
-    """
-    part = work.after(work.n, places)  # changes x strata
-    share = part / work.sizes
-    plain = part * (1 - share)
-    steps = [
-        work.after(work.n * curve[:, None], places) - part * mean
-        for curve, mean in zip(work.curves, work.means, strict=True)
-    ]
-    inner = weight**2 * variance
-    score, info, model = work.after(rest, places), plain @ weight, plain @ inner
-    if shock is not None:
-        common = work.n.T @ shock  # strata x series
-        moved = [
-            (work.n * curve[:, None]).T @ shock - mean[:, None] * common
-            for curve, mean in zip(work.curves, work.means, strict=True)
-        ]
-        score = score - work.after((work.n @ weight) * shock, places) + share @ (weight * common)
-    for side in (1 - upper, upper):
-        mask, scaled = weight * side, inner * side
-        found = [step @ mask for step in steps]
-        one, two = slopes(work.moments, mask, work.sizes, *found)
-        info = info - one * found[0] - two * found[1]
-        a, b, c = work.moments @ scaled
-        model = model - 2 * (one * (steps[0] @ scaled) + two * (steps[1] @ scaled))
-        model = model + one**2 * a + 2 * one * two * b + two**2 * c
-        if shock is not None:
-            score = score + one * (mask * moved[0]).sum(axis=0) + two * (mask * moved[1]).sum(axis=0)
-    return Screened(score, info, model)
-
-
-@dataclass(frozen=True)
-class Values:
-    """What is summed, in the form in which it is sparse: rows of day, stratum, series and sum."""
-
-    day: Ints
-    stratum: Ints
-    series: Ints | None
-    """None where every series has the same sums (and another weight)."""
-    value: Floats
-    width: int
-    """The number of series."""
-    shape: tuple[int, int]
-    """Days and strata."""
-
-    @cached_property
-    def sums(self) -> Floats:
-        """Strata x series, or strata x 1 where all series have the same."""
-        return self._by_stratum(self.value)
-
-    def products(self, work: Work) -> list[Floats]:
-        """Sums of products with each curve, shaped as ``sums``."""
-        return [self._by_stratum(self.value * curve[self.day]) for curve in work.curves]
-
-    def _by_stratum(self, value: Floats) -> Floats:
-        if self.series is None:
-            return summed(self.stratum, value, self.shape[1])[:, None]
-        size = self.shape[1] * self.width
-        sums = summed(self.stratum * self.width + self.series, value, size)
-        return sums.reshape(self.shape[1], self.width)
-
-    def weighted(self, work: Work, weight: Floats) -> Floats:
-        """Weighted sums (days x series)."""
-        if self.series is None:
-            return np.asarray(self.of(0) @ weight)
-        key = self.day * self.width + self.series
-        value = self.value * weight[self.stratum, self.series]
-        return summed(key, value, self.shape[0] * self.width).reshape(-1, self.width)
-
-    def of(self, series: int) -> Floats:
-        """One series as days x strata."""
-        mine = slice(None) if self.series is None else self.series == series
-        key = self.day[mine] * self.shape[1] + self.stratum[mine]
-        size = self.shape[0] * self.shape[1]
-        return summed(key, self.value[mine], size).reshape(self.shape)
 
 
 @dataclass(frozen=True)

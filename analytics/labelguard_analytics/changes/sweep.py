@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labelguard_analytics.changes.discover import Family, Tested, discover, families
+from labelguard_analytics.changes.discover import Family, Tested, discover, families, settled
 from labelguard_analytics.changes.look import Sight, look, measures_of
 from labelguard_analytics.changes.measures import MEASURES
 from labelguard_analytics.changes.nights import Nights
@@ -38,6 +38,8 @@ def sweep(
     known = frozenset(() if nights is None else nights.named)
     named = 0 if nights is None else len(nights.named) + nights.closed
     grouped = families(plan, sights)
+    room = min(1.0, max(level, allowed * (1 + named / max(len(grouped), 1))))
+    grouped = {family: settled(tested, room) for family, tested in grouped.items()}
     found = discover(grouped, allowed, known=known, named=named)
     suspects = {family for family, tested in found.items() if any(one.discovered for one in tested)}
     if suspects and "annotator" in plan.by:
@@ -56,7 +58,7 @@ def sweep(
         _not_looked(panel, plan, measures),
         tuple(by),
         allowed,
-        len({one.found.unit for tested in found.values() for one in tested}),
+        len({one.unit for tested in found.values() for one in tested}),
         len(plan.days),
         None if nights is None else nights.after(sorted(suspects, key=str)),
     )
@@ -70,29 +72,29 @@ def _again(
     suspects: set[Any],
 ) -> dict[Family, list[Tested]]:
     """The suspects' p-values with a consensus that leaves the other suspects out, and without looking at others."""
-    units = frozenset(number for number, unit in enumerate(plan.units) if unit[0] in suspects)
-    panel = panel.without(suspects)
-    seen: dict[str, Sight] = {
-        sight.measure.name: look(panel, plan, sight.measure, only=units)
+    theirs = panel.without(suspects)
+    seen = {
+        sight.measure.name: look(theirs, plan, sight.measure, pool=sight.data.pool, alone=True)
         for sight in sights
         if sight.measure.name in _BY_CONSENSUS
     }
 
     def second(one: Tested) -> Tested:
         sight = seen.get(one.sight.measure.name)
-        if sight is None or one.found.unit not in units:
+        if sight is None or plan.units[one.unit][0] not in suspects:
             return one
-        again = sight.found.get((one.found.unit, one.found.series))
-        return replace(one, again=1.0 if again is None else again.p)
+        bound = sight.bound[one.unit, one.series]
+        p = 1.0 if one.p > plan.level or not bound <= plan.level else sight.settle(one.unit, one.series)[0]
+        return replace(one, again=p)
 
     return {family: [second(one) for one in tested] for family, tested in found.items()}
 
 
 def _described(panel: Panel, plan: Plan, one: Tested) -> Change:
-    annotator, source, cohort = plan.units[one.found.unit]
-    label = one.sight.label_of(one.found.series)
+    annotator, source, cohort = plan.units[one.unit]
+    label = one.sight.label_of(one.series)
     measure = one.sight.measure
-    point = None if one.found.screened_out else locate(one.sight, one.found, exact=one.discovered)
+    point = None if one.change < 0 else locate(one.sight, one.unit, one.series, one.change, exact=one.discovered)
     if point is None:
         return Change(annotator, _label(panel, plan, label), source, cohort, measure.name, p=one.p, q=one.q)
     shown = _seconds(point) if measure.name == "duration" else point
