@@ -91,15 +91,6 @@ def _weighted(tested: list[Tested]) -> list[Tested]:
     return found
 
 
-def combined_p(tested: Sequence[Tested], *, again: bool = False) -> float:
-    """The p-value of a family (weighted Bonferroni)."""
-    return min(1.0, *(_p(one, again=again) / one.weight for one in tested), 1.0)
-
-
-def _p(one: Tested, *, again: bool) -> float:
-    return one.again if again and one.again is not None else one.p
-
-
 def selected(p: Floats, level: float, named: int) -> tuple[Floats, int]:
     """Adjusted p-values and how many are discovered, where ``named`` were named on earlier nights.
 
@@ -118,6 +109,47 @@ def selected(p: Floats, level: float, named: int) -> tuple[Floats, int]:
     return adjusted, int(np.sum(adjusted <= level))
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a family."""
+
+    p: float
+    """Combined over its series (weighted Bonferroni)."""
+    q: float
+    """The level at which it would be just discovered."""
+    discovered: tuple[bool, ...]
+    """Which of its series are discovered."""
+
+
+def hierarchical(
+    groups: Sequence[tuple[Sequence[float], Sequence[float]]], level: float, named: int = 0
+) -> list[Verdict]:
+    """Families first, then series within those discovered.
+
+    Families by their combined p-values (Benjamini and Hochberg); within those discovered, series at the level that is
+    left by how many there are (Benjamini and Bogomolov 2014), weighted (Genovese, Roeder and Wasserman 2006).
+
+    >>> one, other = hierarchical([([0.001, 0.8], [0.5, 0.5]), ([0.4], [1.0])], 0.1)
+    >>> one.discovered, other.discovered
+    ((True, False), (False,))
+
+    Args:
+        groups: the p-values of each family's series, and their weights, which sum to 1.
+        level: false discovery rate over families, and on average over what is named within those discovered.
+        named: how many names earlier nights gave.
+    """
+    combined = np.array([min(1.0, *(p / w for p, w in zip(*group, strict=True)), 1.0) for group in groups])
+    adjusted, number = selected(combined, level, named)
+    found = []
+    for (p, weight), one, q in zip(groups, combined.tolist(), adjusted.tolist(), strict=True):
+        hits = [False] * len(p)
+        if q <= level:
+            scaled = [min(1.0, each / (w * len(p))) for each, w in zip(p, weight, strict=True)]
+            hits = fdr(scaled, level * number / len(groups)).mask.tolist()
+        found.append(Verdict(one, q, tuple(hits)))
+    return found
+
+
 def discover(
     grouped: Mapping[Family, Sequence[Tested]],
     level: float,
@@ -126,28 +158,25 @@ def discover(
     named: int = 0,
     again: bool = False,
 ) -> dict[Family, list[Tested]]:
-    """Mark what is discovered at a false discovery rate of ``level`` over families.
-
-    Families by their combined p-values (Benjamini and Hochberg); within those discovered, series at the level that is
-    left by how many there are (Benjamini and Bogomolov 2014), weighted (Genovese, Roeder and Wasserman 2006).
+    """Mark what is discovered, as :func:`hierarchical` says.
 
     Args:
         grouped: the families' series.
-        level: false discovery rate; over families, and on average over what is named within those discovered.
+        level: false discovery rate.
         known: families that earlier nights named, which are not named again.
         named: how many names earlier nights gave.
         again: go by the look without suspects.
     """
     new = [family for family in grouped if family not in known]
-    p = np.array([combined_p(grouped[family], again=again) for family in new])
-    adjusted, number = selected(p, level, named)
     found: dict[Family, list[Tested]] = {family: list(tested) for family, tested in grouped.items()}
-    for family, q in zip(new, adjusted.tolist(), strict=True):
-        tested = grouped[family]
-        if q > level:
-            found[family] = [replace(one, q=q, discovered=False) for one in tested]
-            continue
-        scaled = [min(1.0, _p(one, again=again) / (one.weight * len(tested))) for one in tested]
-        mask = fdr(scaled, level * number / len(new)).mask.tolist()
-        found[family] = [replace(one, q=q, discovered=hit) for one, hit in zip(tested, mask, strict=True)]
+    groups = [([_p(one, again=again) for one in grouped[f]], [one.weight for one in grouped[f]]) for f in new]
+    for family, verdict in zip(new, hierarchical(groups, level, named), strict=True):
+        found[family] = [
+            replace(one, q=verdict.q, discovered=hit)
+            for one, hit in zip(grouped[family], verdict.discovered, strict=True)
+        ]
     return found
+
+
+def _p(one: Tested, *, again: bool) -> float:
+    return one.again if again and one.again is not None else one.p

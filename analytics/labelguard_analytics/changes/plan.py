@@ -38,10 +38,20 @@ class Plan:
     """The unit of each of the panel's combinations of annotator, source and cohort."""
     annotator_of: Ints
     """Their annotators, numbered."""
+    only_change: int | None = None
+    """The only possible change, in days since 1970; None for all."""
 
     @classmethod
-    def of(cls, panel: Panel, by: frozenset[str], level: float, min_judgments: int, min_days: int) -> Plan:
-        """Look at everybody in a panel."""
+    def of(
+        cls,
+        panel: Panel,
+        by: frozenset[str],
+        level: float,
+        min_judgments: int,
+        min_days: int,
+        only_change: int | None = None,
+    ) -> Plan:
+        """Look at everybody in a panel; with ``only_change``, a day since 1970, only for a change at that day."""
         names = [_unit(one, by) for one in panel.who]
         units = tuple(dict.fromkeys(names))
         place = {unit: number for number, unit in enumerate(units)}
@@ -60,11 +70,15 @@ class Plan:
             units,
             np.array([place[name] for name in names], dtype=np.int64),
             np.array([people[one[0]] for one in panel.who], dtype=np.int64),
+            only_change,
         )
 
     @cached_property
     def candidates(self) -> Ints:
         """Possible changes, as places in the calendar: close together lately, further apart long ago."""
+        if self.only_change is not None:
+            place = int(np.searchsorted(self.days, self.only_change))
+            return np.array([place] if 0 < place < len(self.days) else [], dtype=np.int64)
         back, found = float(self.min_days), []
         while round(back) <= len(self.days) - self.min_days:
             found.append(len(self.days) - round(back))
