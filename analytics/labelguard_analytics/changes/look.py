@@ -76,7 +76,7 @@ class Sight:
             weight = (part.weight > 0).astype(np.float64) if even else part.weight
             local = np.searchsorted(part.work.day, places)
             shock = self._shock_for(number, series, part.work.day)
-            one = profile(part.work, part.y, weight, part.upper, part.variance, local, shock)
+            one = profile(part.work, part.y, weight, part.upper, part.pace, part.variance, local, shock)
             if len(numbers) == 1:
                 return one
             wide = one.on(part.work.day, len(self.plan.days))

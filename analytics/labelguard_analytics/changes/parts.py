@@ -18,6 +18,8 @@ _PRIOR = 5.0
 """An annotator's variance in a stratum leans on everybody's as if that were so many judgments."""
 _FLOOR = 0.03
 """Keeps the weight of a stratum finite in which nothing varies."""
+_LEAST_PACE = 0.02
+"""Where hardly anything is wrong, so much may still be learnt."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Part:
     """Sums of the series (days x strata)."""
     weight: Floats
     upper: Floats
+    pace: Floats
     variance: Floats
 
 
@@ -169,6 +172,17 @@ class Data:
         before = np.cumsum(self.made, axis=1) - self.made
         return experience(before, np.maximum(self.made, 1.0))
 
+    def pace(self, sums: Floats, sizes: Floats, mean: Floats, upper: Floats) -> Floats:
+        """How strongly learning shows in a stratum: errors shrink in proportion, so it is the share of errors."""
+        if not self.measure.binary:
+            return np.ones(np.broadcast_shapes(sums.shape, upper.shape))
+        level = (sums + _PRIOR * mean) / (sizes + _PRIOR)
+        if self.said is not None:
+            level = np.where(upper > 0, 1 - level, level)
+        elif self.measure.up == "improvement":
+            level = 1 - level
+        return np.maximum(level, _LEAST_PACE)
+
     def variance(self, sums: Floats, squares: Floats, sizes: Floats, mean: Floats, scatter: Floats) -> Floats:
         """Of a single judgment in a stratum, leaning on what everybody does there."""
         if self.measure.binary:
@@ -210,7 +224,9 @@ class Data:
         column = series if self.said is not None else 0
         mean, scatter = self.pool.mean[base, column], self.pool.variance[base, column]
         variance = self.variance(y.sum(axis=0), squares, work.sizes, mean, scatter)
-        return Part(work, y, self.weight[base, series], self.upper[base, series], variance)
+        upper = self.upper[base, series]
+        pace = self.pace(y.sum(axis=0), work.sizes, mean, upper)
+        return Part(work, y, self.weight[base, series], upper, pace, variance)
 
 
 def _places(codes: Ints, size: int) -> tuple[Ints, Ints]:

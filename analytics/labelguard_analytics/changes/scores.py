@@ -3,9 +3,10 @@
 For one annotator and one measure, let ``y`` be summed by day ``d`` and stratum ``s`` (``n[d, s]`` judgments). Without
 a change,
 
-    E y[d, s] = n[d, s] * (level[s] + slopes[group of s] . experience[d]),
+    E y[d, s] = n[d, s] * (level[s] + pace[s] * slopes[group of s] . experience[d]),
 
-every stratum with a level of its own, and every annotator with a learning curve of their own. A change at day ``c``
+every stratum with a level of its own, and every annotator with a learning curve of their own, which shows where there
+is something to learn: ``pace`` is the share of errors of the stratum. A change at day ``c``
 adds ``size`` to every judgment from then on. Its score is the sum of residuals after ``c``, weighted by ``weight[s]``
 (strata in which little varies tell more); what the levels and the learning curve explain of the step is taken out of
 it (Frisch and Waugh), so that neither a mix of tasks nor learning looks like a change. The sums of one day are one
@@ -54,22 +55,20 @@ def summed(key: Ints, values: Floats, size: int) -> Floats:
     return np.bincount(key, weights=values, minlength=size).astype(np.float64, copy=False)
 
 
-def slopes(moments: Floats, mask: Floats, sizes: Floats, first: Floats, second: Floats) -> Floats:
+def slopes(moment: Floats, judgments: Floats | float, first: Floats, second: Floats) -> Floats:
     """Slopes on the two curves by least squares (2 x ...), of what has the products ``first`` and ``second`` with them.
 
     Args:
-        moments: centred squares, cross products and squares of the curves (3 x ... x strata).
-        mask: the weight of each stratum, 0 outside the group (strata, or strata x series).
-        sizes: judgments of each stratum.
-        first: the centred products with the first curve, weighted and summed over strata; may have one more axis,
-            before the last.
+        moment: weighted squares, cross products and squares of the curves (3 x ...).
+        judgments: their weighted number.
+        first: the weighted products with the first curve; may have one more axis than a moment, before the last.
         second: those with the second curve.
     """
+    a, b, c = moment
     # Next to nothing where the curves can be told apart; where they cannot, both stay finite.
-    ridge = _RIDGE * (sizes @ mask) + 1e-12
-    a, b, c = moments @ mask
+    ridge = _RIDGE * judgments + 1e-12
     a, c = a + ridge, c + ridge
-    if 0 < a.ndim < first.ndim:
+    if 0 < np.ndim(a) < first.ndim:
         a, b, c = a[..., None, :], b[..., None, :], c[..., None, :]
     determinant = a * c - b * b
     return np.stack([(c * first - b * second) / determinant, (a * second - b * first) / determinant])
@@ -168,7 +167,14 @@ class Profile:
 
 
 def profile(
-    work: Work, y: Floats, weight: Floats, upper: Floats, variance: Floats, places: Ints, shock: Floats | None = None
+    work: Work,
+    y: Floats,
+    weight: Floats,
+    upper: Floats,
+    pace: Floats,
+    variance: Floats,
+    places: Ints,
+    shock: Floats | None = None,
 ) -> Profile:
     """The scores of one series at changes before each of ``places`` (places in ``work.day``).
 
@@ -177,6 +183,7 @@ def profile(
         y: sums (days x strata).
         weight: of each stratum.
         upper: 1 for strata whose learning curve is that of the second group, else 0.
+        pace: how strongly learning shows in each stratum, next to others of its group.
         variance: of a single judgment in each stratum.
         places: where the changes begin.
         shock: what happened to everybody else on each day, per weighted judgment; taken away.
@@ -185,32 +192,42 @@ def profile(
     groups = weight * (1 - upper), weight * upper
     level = y.sum(axis=0) / work.sizes
     values = curves @ y - work.sizes * level * means
-    slope = np.stack([slopes(work.moments, mask, work.sizes, *(values @ mask)) for mask in groups])
-    within = slope[(upper > 0).astype(np.intp)].T  # curves x strata
-    residual = y - n * (level - (within * means).sum(axis=0)) - (curves.T @ within) * n
-    # What is left of the step: after - share of the stratum after - what learning explains.
     share, steps = work.steps(places)
-    kappa = [slopes(work.moments, mask, work.sizes, steps[0] @ mask, steps[1] @ mask) for mask in groups]
     after = (np.arange(len(n))[:, None] >= places[None, :]).astype(np.float64)
+    residual = y - n * level
     score = np.zeros_like(after)
     step, info, model = score.copy(), score.copy(), np.zeros(len(places))
-    for group, mask in enumerate(groups):
+    for mask in groups:
+        moment = np.sum(work.moments * (mask * pace**2), axis=1)
+        slope = slopes(moment, work.sizes @ mask, *(values @ (mask * pace)))
+        belongs = (mask > 0) * pace
+        residual -= (curves.T @ slope)[:, None] * (n * belongs) - n * (belongs * (slope @ means))
+    for mask in groups:
         if not mask.any():
             continue
-        moving = after - curves.T @ kappa[group]  # days x changes
-        fixed = share - kappa[group].T @ means  # changes x strata
-        plain = n @ mask
-        score += moving * (residual @ mask)[:, None] - residual @ (mask * fixed).T
-        step += moving * plain[:, None] - n @ (mask * fixed).T
-        info += moving**2 * plain[:, None] - 2 * moving * (n @ (mask * fixed).T) + n @ (mask * fixed**2).T
-        inner = mask * weight * variance
-        model += np.sum(moving**2 * (n @ inner)[:, None] - 2 * moving * (n @ (inner * fixed).T), axis=0)
-        model += (inner * fixed**2) @ work.sizes
+        moment = np.sum(work.moments * (mask * pace**2), axis=1)
+        kappa = slopes(moment, work.sizes @ mask, steps[0] @ (mask * pace), steps[1] @ (mask * pace))
+        # What is left of the step: after - learnt * pace - fixed.
+        learnt = curves.T @ kappa  # days x changes
+        fixed = share - (kappa.T @ means) * pace  # changes x strata
+        score += after * (residual @ mask)[:, None] - learnt * (residual @ (mask * pace))[:, None]
+        score -= residual @ (mask * fixed).T
+        step += after * (n @ mask)[:, None] - learnt * (n @ (mask * pace))[:, None] - n @ (mask * fixed).T
+        info += _squares(n, mask, pace, after, learnt, fixed)
+        model += _squares(n, mask * weight * variance, pace, after, learnt, fixed).sum(axis=0)
     lying = residual @ weight
     if shock is not None:
         score -= step * shock[:, None]
         lying = lying - (n @ weight) * shock
     return Profile(score, step, info, model, lying, n @ (weight**2 * variance))
+
+
+def _squares(n: Floats, mask: Floats, pace: Floats, after: Floats, learnt: Floats, fixed: Floats) -> Floats:
+    """Sums over strata of ``n * mask * (after - learnt * pace - fixed) ** 2`` (days x changes)."""
+    plain, paced, twice = (n @ (mask * pace**power) for power in (0, 1, 2))
+    found = after * plain[:, None] + learnt**2 * twice[:, None] - 2 * after * learnt * paced[:, None]
+    found += 2 * (learnt * (n @ (mask * pace * fixed).T) - after * (n @ (mask * fixed).T))
+    return np.asarray(found + n @ (mask * fixed**2).T)
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,17 @@ class Batch:
         return np.asarray(self.weight**2 * variance)
 
     @cached_property
+    def pace(self) -> Floats:
+        """How strongly learning shows (parts x strata x series)."""
+        mean = np.tile(self.data.pool.mean, (self.copies, 1))
+        return self.data.pace(self._sums[0], self.sizes[:, :, None], mean, self.upper)
+
+    @cached_property
+    def groups(self) -> list[tuple[Floats, Floats]]:
+        """The weights of each learning group, and the same times the pace."""
+        return [(mask, mask * self.pace) for mask in (self.weight * (1 - self.upper), self.weight * self.upper)]
+
+    @cached_property
     def rest(self) -> Floats:
         """Weighted residuals (parts x segments x series)."""
         sums, products, found, _ = self._sums
@@ -129,11 +140,12 @@ class Batch:
             product - sizes * mean[:, :, None] * level for product, mean in zip(products, self.means, strict=True)
         ]
         fitted = self.weight * level
-        for mask in (self.weight * (1 - self.upper), self.weight * self.upper):
-            slope = slopes(self.moments, mask, self.sizes, *(np.sum(mask * one, axis=1) for one in centred))
+        for mask, paced in self.groups:
+            moment = np.einsum("bps,psk->bpk", self.moments, paced * self.pace)
+            slope = slopes(moment, self.sizes @ mask, *(np.sum(paced * one, axis=1) for one in centred))
             for one, mean, moved in zip(slope, self.means, self.moved, strict=True):
-                fitted = fitted - mask * (mean[:, :, None] * one[:, None, :])
-                found = found - (moved @ mask) * one[:, None, :]
+                fitted = fitted - paced * (mean[:, :, None] * one[:, None, :])
+                found = found - (moved @ paced) * one[:, None, :]
         return np.asarray(found - self.n @ fitted)
 
     @cached_property
@@ -164,16 +176,17 @@ class Batch:
                 for moved, mean in zip(self.moved, self.means, strict=True)
             ]
             score = score - _after(self.scale * shock) + share @ (self.weight * ahead)
-        for side in (1 - self.upper, self.upper):
-            mask, scaled = self.weight * side, self.inner * side
-            found = [step @ mask for step in steps]
-            one, two = slopes(self.moments, mask, self.sizes, *found)
+        for mask, paced in self.groups:
+            found = [step @ paced for step in steps]
+            moment = np.einsum("bps,psk->bpk", self.moments, paced * self.pace)
+            one, two = slopes(moment, self.sizes @ mask, *found)
             info = info - one * found[0] - two * found[1]
-            a, b, c = (np.sum(moment[:, :, None] * scaled, axis=1)[:, None, :] for moment in self.moments)
+            scaled = np.where(mask > 0, self.inner * self.pace, 0.0)
+            a, b, c = np.einsum("bps,psk->bpk", self.moments, scaled * self.pace)[:, :, None, :]
             model = model - 2 * (one * (steps[0] @ scaled) + two * (steps[1] @ scaled))
             model = model + one**2 * a + 2 * one * two * b + two**2 * c
             if shock is not None:
-                first, second = (np.sum(mask * moved, axis=1)[:, None, :] for moved in moved_by)
+                first, second = (np.sum(paced * moved, axis=1)[:, None, :] for moved in moved_by)
                 score = score + one * first + two * second
         return Scores(score, info, model)
 
