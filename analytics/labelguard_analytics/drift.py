@@ -203,9 +203,8 @@ def _look(
             found[annotator] = _Looked((), 0, _too_little(plan, sight, unit))
             continue
         work = sight.data.frame_of(numbers[0]).work
-        shifts: list[LabelShift] = []
-        for series in np.flatnonzero(~np.isnan(sight.bound[unit])).tolist():
-            shifts.append(_change(sight, annotator, names[series], unit, series))
+        told = np.flatnonzero(~np.isnan(sight.bound[unit])).tolist()
+        shifts = [_change(sight, annotator, names[series], unit, series) for series in told]
         judgments = round(float(work.n.sum()))
         if judgments >= plan.min_judgments and len(work.day) >= plan.min_days:
             shifts += _levels(sight.data, annotator, names, numbers[0], peers, margin, own=first is None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,7 @@ def crowd(
     share = setting.drift if drift is None else drift
     teams = people // 3
     made = np.zeros(people)
-    columns: list[list[npt.NDArray[np.int64]]] = [[], [], [], []]
+    columns: list[list[npt.NDArray[Any]]] = [[], [], [], []]
     tasks = 0
     for week in range(setting.weeks):
         mixes = np.cumsum(rng.dirichlet(np.full(labels, 0.7), teams), axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,17 +17,16 @@ Family = tuple[Hashable, ...]
 """What is discovered or not: an annotator; without annotators in ``by``, a unit and label."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Tested:
-    """One series with its place in the hierarchy."""
+    """One series with its place in the hierarchy, and what becomes of it."""
 
     sight: Sight
     unit: int
     series: int
-    family: Family
     bound: float
     """A lower bound of the p-value."""
-    weight: float = 0.0
+    weight: float
     """Its part of the error that its family may make; sums to 1 over a family."""
     p: float = 1.0
     """1 where the bound is enough to see that nothing can be found."""
@@ -39,32 +38,22 @@ class Tested:
     """The level at which its family would be just discovered."""
     discovered: bool = False
 
+    def settle(self) -> None:
+        """Look for the p-value itself."""
+        if self.change < 0:
+            self.p, self.change = self.sight.settle(self.unit, self.series)
+
 
 def families(plan: Plan, sights: Sequence[Sight]) -> dict[Family, list[Tested]]:
     """Every series by family, with weights: measures count alike, and half of a measure is all labels together.
 
     So a family with many labels is not held back where all of its work declined, and many measures do not drown one.
     """
-    found: dict[Family, list[Tested]] = {}
+    places: dict[Family, list[tuple[Sight, int, int]]] = {}
     for sight in sights:
         for unit, series in np.argwhere(~np.isnan(sight.bound)).tolist():
-            family = _family(plan, sight, unit, series)
-            found.setdefault(family, []).append(Tested(sight, unit, series, family, float(sight.bound[unit, series])))
-    return {family: _weighted(tested) for family, tested in found.items()}
-
-
-def settled(tested: Sequence[Tested], level: float) -> list[Tested]:
-    """The p-values of a family, which are looked for only where its bound leaves room for a discovery at ``level``."""
-    if min(one.bound / one.weight for one in tested) > level:
-        return list(tested)
-    found = []
-    for one in tested:
-        if one.bound > level:
-            found.append(one)
-            continue
-        p, change = one.sight.settle(one.unit, one.series)
-        found.append(replace(one, p=p, change=change))
-    return found
+            places.setdefault(_family(plan, sight, unit, series), []).append((sight, unit, series))
+    return {family: _weighted(members) for family, members in places.items()}
 
 
 def _family(plan: Plan, sight: Sight, number: int, series: int) -> Family:
@@ -75,20 +64,32 @@ def _family(plan: Plan, sight: Sight, number: int, series: int) -> Family:
     return (*unit, None if label is None else label)
 
 
-def _weighted(tested: list[Tested]) -> list[Tested]:
+def _weighted(members: Sequence[tuple[Sight, int, int]]) -> list[Tested]:
     """Weights by measure, by unit within it, and by series within that."""
-    measures = len({id(one.sight) for one in tested})
-    units = Counter(sight for sight, _ in {(id(one.sight), one.unit) for one in tested})
-    parts = Counter((id(one.sight), one.unit) for one in tested if one.sight.label_of(one.series) is not None)
-    whole = {(id(one.sight), one.unit) for one in tested if one.sight.label_of(one.series) is None}
+    groups: dict[tuple[int, int], list[bool]] = {}
+    for sight, unit, series in members:
+        groups.setdefault((id(sight), unit), []).append(sight.label_of(series) is None)
+    units = Counter(sight for sight, _ in groups)
     found = []
-    for one in tested:
-        place = id(one.sight), one.unit
-        together = one.sight.label_of(one.series) is None
-        half = 0.5 if place in whole and parts[place] else 1.0
-        share = half if together else half / parts[place]
-        found.append(replace(one, weight=share / units[id(one.sight)] / measures))
+    for sight, unit, series in members:
+        group = groups[id(sight), unit]
+        whole, parts = sum(group), len(group) - sum(group)
+        half = 0.5 if whole and parts else 1.0
+        share = half if sight.label_of(series) is None else half / parts
+        weight = share / units[id(sight)] / len(units)
+        found.append(Tested(sight, unit, series, float(sight.bound[unit, series]), weight))
     return found
+
+
+def settle(tested: Sequence[Tested], level: float) -> None:
+    """Look for the p-values of a family, but only where bounds leave room for its discovery at ``level``."""
+    for one in tested:
+        if one.bound <= level * one.weight:
+            one.settle()
+    if min(one.p / one.weight for one in tested) <= level:
+        for one in tested:
+            if one.bound <= level:
+                one.settle()
 
 
 def selected(p: Floats, level: float, named: int) -> tuple[Floats, int]:
@@ -157,26 +158,29 @@ def discover(
     known: frozenset[Family] = frozenset(),
     named: int = 0,
     again: bool = False,
-) -> dict[Family, list[Tested]]:
-    """Mark what is discovered, as :func:`hierarchical` says.
+) -> set[Family]:
+    """The families that are discovered, as :func:`hierarchical` says; what is discovered in them is marked.
 
     Args:
         grouped: the families' series.
         level: false discovery rate.
         known: families that earlier nights named, which are not named again.
         named: how many names earlier nights gave.
-        again: go by the look without suspects.
+        again: go by the look without suspects, and mark nothing.
     """
     new = [family for family in grouped if family not in known]
-    found: dict[Family, list[Tested]] = {family: list(tested) for family, tested in grouped.items()}
-    groups = [([_p(one, again=again) for one in grouped[f]], [one.weight for one in grouped[f]]) for f in new]
+    groups = [
+        (
+            [one.again if again and one.again is not None else one.p for one in grouped[f]],
+            [one.weight for one in grouped[f]],
+        )
+        for f in new
+    ]
+    found = set()
     for family, verdict in zip(new, hierarchical(groups, level, named), strict=True):
-        found[family] = [
-            replace(one, q=verdict.q, discovered=hit)
-            for one, hit in zip(grouped[family], verdict.discovered, strict=True)
-        ]
+        if verdict.q <= level:
+            found.add(family)
+        if not again:
+            for one, hit in zip(grouped[family], verdict.discovered, strict=True):
+                one.q, one.discovered = verdict.q, hit
     return found
-
-
-def _p(one: Tested, *, again: bool) -> float:
-    return one.again if again and one.again is not None else one.p

@@ -14,7 +14,7 @@ from labelguard_analytics.changes.measures import MEASURES, Measure
 from labelguard_analytics.changes.panel import Panel
 from labelguard_analytics.changes.parts import Data, Pool
 from labelguard_analytics.changes.plan import Plan
-from labelguard_analytics.changes.scores import Profile, Tests, profile, tests
+from labelguard_analytics.changes.scores import Profile, Tests, profile, significance
 from labelguard_analytics.changes.screen import batches
 from labelguard_analytics.frames import Floats
 
@@ -95,7 +95,7 @@ class Sight:
     def test(self, unit: int, series: int, places: Ints, *, even: bool = False) -> Tests:
         """The tests of a series at changes before each of ``places`` (in the calendar)."""
         found = self.profile(unit, series, places, even=even)
-        return tests(found, np.searchsorted(self.days_of(unit), places))
+        return significance(found, np.searchsorted(self.days_of(unit), places))
 
     def settle(self, unit: int, series: int) -> tuple[float, int]:
         """The p-value of a series over all possible changes, and the strongest, as a place in the calendar."""
@@ -130,9 +130,11 @@ def look(panel: Panel, plan: Plan, measure: Measure, *, pool: Pool | None = None
     units = len(plan.units)
     shape = units, len(plan.candidates), data.series
     if every and "annotator" in plan.by and not alone:
-        rest, scale, noise = (
-            np.concatenate([getattr(one, name) for one in every]) for name in ("rest", "scale", "noise")
-        )
+        wide = len(data.units), *every[0].rest.shape[1:]
+        rest, scale, noise = np.zeros(wide), np.zeros(wide), np.zeros(wide)
+        for batch in every:
+            mine = slice(batch.first, batch.last)
+            rest[mine], scale[mine], noise[mine] = batch.rest, batch.scale, batch.noise
         sight.shock, sight.own = (rest.sum(axis=0), scale.sum(axis=0)), (rest, scale)
         # What two or three colleagues have in common may be the doing of one.
         few = max(0.0, 1 - _FEW / max(len(data.units) - 1, 1))

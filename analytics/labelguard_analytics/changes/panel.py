@@ -140,7 +140,7 @@ class Panel:
                 twice = mine.has(theirs.tasks)
                 if twice.any():
                     raise ValueError(
-                        f"The task {theirs.tasks[twice][0]!r} is in both panels; take its old panel away first."
+                        f"The task {_plain(theirs.tasks[twice][0])!r} is in both panels; take its old panel away first."
                     )
         one, two = self._aligned(other)
         return one._joined(two, 1.0, (*one.blocks, *two.blocks))

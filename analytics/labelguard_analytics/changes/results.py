@@ -211,7 +211,7 @@ class Changes:
         first = self.changes[0].explain().partition(". ")[0]
         return (
             f"{judged}, and {len(named)} changed{f' ({told})' if told else ''}, of whom on average at most "
-            f"{self.level:.2g} of all are named by chance. The strongest: {first}."
+            f"{100 * self.level:.3g}% of all are named by chance. The strongest: {first}."
         )
 
 

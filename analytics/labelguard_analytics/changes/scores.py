@@ -119,10 +119,13 @@ class Work:
 
     def after(self, values: Floats, places: Ints) -> Floats:
         """Sums of rows of ``values`` from each place on (places x columns)."""
-        bounds = np.minimum(places, len(values) - 1)
-        parts = np.add.reduceat(values, bounds, axis=0)
-        parts[places >= len(values)] = 0.0
-        parts[:-1][bounds[1:] == bounds[:-1]] = 0.0  # no day lies between two changes
+        parts = np.zeros((len(places), values.shape[1]))
+        inside = places < len(values)
+        if inside.any():
+            bounds = places[inside]
+            sums = np.add.reduceat(values, bounds, axis=0)
+            sums[:-1][bounds[1:] == bounds[:-1]] = 0.0  # no day lies between two changes
+            parts[inside] = sums
         return np.asarray(np.cumsum(parts[::-1], axis=0)[::-1])
 
 
@@ -241,7 +244,7 @@ class Tests:
     df: Floats
 
 
-def tests(found: Profile, places: Ints) -> Tests:
+def significance(found: Profile, places: Ints) -> Tests:
     """How far each score lies from nought.
 
     Its variance is the larger of two: that of independent judgments times how much more the residuals of all days

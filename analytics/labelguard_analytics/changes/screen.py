@@ -196,8 +196,14 @@ def batches(data: Data, segment_of: Ints) -> list[Batch]:
     copies = int(data.rank.max(initial=0)) + 1
     size = copies * data.strata * max(data.series, int(segment_of.max(initial=0)) + 1)
     step = max(1, _CELLS // size)
-    parts = len(data.units)
-    return [Batch(data, first, min(first + step, parts), segment_of) for first in range(0, parts, step)]
+    present = np.zeros(len(data.units) + 1, dtype=bool)
+    present[data.sizes.part] = True
+    edges = np.flatnonzero(np.diff(present, prepend=False))  # runs of parts that have judgments
+    return [
+        Batch(data, first, min(first + step, int(end)), segment_of)
+        for start, end in zip(edges[::2], edges[1::2], strict=True)
+        for first in range(int(start), int(end), step)
+    ]
 
 
 def _between(rows: Rows, first: int, last: int) -> Rows:

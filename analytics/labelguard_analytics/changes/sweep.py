@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from labelguard_analytics.changes.discover import Family, Tested, discover, families, settled
+from labelguard_analytics.changes.discover import Tested, discover, families, settle
 from labelguard_analytics.changes.look import Sight, look, measures_of
 from labelguard_analytics.changes.measures import MEASURES
 from labelguard_analytics.changes.nights import Nights
@@ -39,18 +39,18 @@ def sweep(
     named = 0 if nights is None else len(nights.named) + nights.closed
     grouped = families(plan, sights)
     room = min(1.0, max(level, allowed * (1 + named / max(len(grouped), 1))))
-    grouped = {family: settled(tested, room) for family, tested in grouped.items()}
-    found = discover(grouped, allowed, known=known, named=named)
-    suspects = {family for family, tested in found.items() if any(one.discovered for one in tested)}
+    for tested in grouped.values():
+        settle(tested, room)
+    suspects = discover(grouped, allowed, known=known, named=named)
     if suspects and "annotator" in plan.by:
-        again = _again(panel, plan, sights, found, {family[0] for family in suspects})
-        second = discover(again, allowed, known=known, named=named, again=True)
+        _look_again(panel, plan, sights, [one for family in suspects for one in grouped[family]])
+        confirmed = discover(grouped, allowed, known=known, named=named, again=True)
         # What the first look saw is told: the second one has fewer judgments to compare with.
-        for family in suspects:
-            if not any(one.discovered for one in second[family]):
-                found[family] = [replace(one, discovered=False) for one in found[family]]
-                suspects = suspects - {family}
-    looked = [_described(panel, plan, one) for tested in found.values() for one in tested]
+        for one in (one for family in suspects - confirmed for one in grouped[family]):
+            one.discovered = False
+        suspects &= confirmed
+    names = [_plain(panel.labels[label]) for label in plan.labels.tolist()]
+    looked = [_described(plan, names, one) for tested in grouped.values() for one in tested]
     looked.sort(key=lambda one: (not one.discovered, one.p, one.measure, str(one.annotator), str(one.label)))
     return Changes(
         tuple(looked),
@@ -58,49 +58,43 @@ def sweep(
         _not_looked(panel, plan, measures),
         tuple(by),
         allowed,
-        len({one.unit for tested in found.values() for one in tested}),
+        len({one.unit for tested in grouped.values() for one in tested}),
         len(plan.days),
         None if nights is None else nights.after(sorted(suspects, key=str)),
     )
 
 
-def _again(
-    panel: Panel,
-    plan: Plan,
-    sights: Sequence[Sight],
-    found: Mapping[Family, Sequence[Tested]],
-    suspects: set[Any],
-) -> dict[Family, list[Tested]]:
+def _look_again(panel: Panel, plan: Plan, sights: Sequence[Sight], suspected: Sequence[Tested]) -> None:
     """The suspects' p-values with a consensus that leaves the other suspects out, and without looking at others."""
-    theirs = panel.without(suspects)
+    theirs = panel.without({plan.units[one.unit][0] for one in suspected})
     seen = {
         sight.measure.name: look(theirs, plan, sight.measure, pool=sight.data.pool, alone=True)
         for sight in sights
         if sight.measure.name in _BY_CONSENSUS
     }
-
-    def second(one: Tested) -> Tested:
+    for one in suspected:
         sight = seen.get(one.sight.measure.name)
-        if sight is None or plan.units[one.unit][0] not in suspects:
-            return one
-        bound = sight.bound[one.unit, one.series]
-        p = 1.0 if one.p > plan.level or not bound <= plan.level else sight.settle(one.unit, one.series)[0]
-        return replace(one, again=p)
-
-    return {family: [second(one) for one in tested] for family, tested in found.items()}
+        if sight is not None:
+            possible = one.p <= plan.level and sight.bound[one.unit, one.series] <= plan.level
+            one.again = sight.settle(one.unit, one.series)[0] if possible else 1.0
 
 
-def _described(panel: Panel, plan: Plan, one: Tested) -> Change:
+def _described(plan: Plan, names: Sequence[Any], one: Tested) -> Change:
     annotator, source, cohort = plan.units[one.unit]
-    label = one.sight.label_of(one.series)
+    place = one.sight.label_of(one.series)
+    label = None if place is None else names[place]
     measure = one.sight.measure
-    point = None if one.change < 0 else locate(one.sight, one.unit, one.series, one.change, exact=one.discovered)
+    point = (
+        None
+        if one.change < 0 or one.p > plan.level
+        else locate(one.sight, one.unit, one.series, one.change, exact=one.discovered)
+    )
     if point is None:
-        return Change(annotator, _label(panel, plan, label), source, cohort, measure.name, p=one.p, q=one.q)
+        return Change(annotator, label, source, cohort, measure.name, p=one.p, q=one.q)
     shown = _seconds(point) if measure.name == "duration" else point
     return Change(
         annotator=annotator,
-        label=_label(panel, plan, label),
+        label=label,
         source=source,
         cohort=cohort,
         measure=measure.name,
@@ -120,10 +114,6 @@ def _described(panel: Panel, plan: Plan, one: Tested) -> Change:
         judgments=point.judgments,
         days=point.days,
     )
-
-
-def _label(panel: Panel, plan: Plan, label: int | None) -> Any:
-    return None if label is None else _plain(panel.labels[int(plan.labels[label])])
 
 
 def _seconds(point: Point) -> Point:
