@@ -13,7 +13,8 @@ from statsmodels.regression.linear_model import WLS
 
 from histories import Setting, crowd
 from labelguard_analytics import BadJudgments, Changes, Nights, Panel, detect_changes
-from labelguard_analytics.changes.look import MEASURES, combined, look
+from labelguard_analytics.changes.look import combined, look
+from labelguard_analytics.changes.measures import MEASURES
 from labelguard_analytics.changes.plan import Plan
 from labelguard_analytics.changes.scores import Work, experience, profile, significance
 from labelguard_analytics.changes.screen import batches
@@ -289,9 +290,8 @@ def test_too_little_data_is_said_with_the_numbers() -> None:
 
 def test_labels_may_be_sets() -> None:
     """Lists of labels are looked at label by label, agreement being whether the most frequent label is among them."""
-    sets = [
-        [f"l{v}", "rare"] if task % 11 == 0 else [f"l{v}"] for v, task in zip(drifting()["value"], drifting()["task"])
-    ]
+    rows = drifting()[["value", "task"]].itertuples(index=False)
+    sets = [[f"l{value}", "rare"] if task % 11 == 0 else [f"l{value}"] for value, task in rows]
     frame = drifting().assign(value=pd.Series(sets, drifting().index, dtype=object))
     changes = detect_changes(frame, measures=["share", "agreement"])
     assert changes.annotators == found().annotators
@@ -300,7 +300,8 @@ def test_labels_may_be_sets() -> None:
 
 def test_nights_keep_the_share_over_all_sweeps() -> None:
     """Who was named is not named again; what is spent never exceeds the level; the state survives as JSON."""
-    panel, state, named = Panel.of(drifting()[drifting()["at"] < pd.Timestamp("2026-04-06")]), Nights(), []
+    panel, state = Panel.of(drifting()[drifting()["at"] < pd.Timestamp("2026-04-06")]), Nights()
+    named: list[Any] = []
     for day in ("2026-04-06", "2026-04-13", "2026-04-20"):
         start = pd.Timestamp(day)
         new = drifting()[(drifting()["at"] >= start) & (drifting()["at"] < start + pd.Timedelta(days=7))]
