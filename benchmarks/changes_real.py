@@ -7,8 +7,8 @@ session in their files; their order is taken for time, a fiftieth of a file for 
 sounds, ten annotators each) has real times over five months; annotators were there on few days, so 40 judgments on 3
 days before and after a change are enough there. LABELGUARD_CROWD_DATA names the folder that holds both.
 
-**Planted**: one of the five most active annotators begins, in the middle of their work, to call 30% of everything
-the most frequent label (active-crowd-timed), or to take half the time (vu-sound). A sweep every day; told is how many
+**Planted**: one of the five most active annotators begins, in the middle of their work, to call 40% of everything
+the rarest label (active-crowd-timed), or to take a third of the time (vu-sound). A sweep every day; told is how many
 of their judgments, and days, it takes until they are named.
 
 **Shuffled**: whole sessions of every annotator change places, so that whatever is found is found by chance.
@@ -29,8 +29,9 @@ from labelguard_analytics import Changes, Panel, detect_changes
 
 JOBS = ("ZenCrowd_us", "ZenCrowd_in", "SP")
 DAYS = 50
-FEW = {"min_judgments": 40, "min_days": 3}
-SHARE = 0.3
+USUAL, FEW = (50, 5), (40, 3)
+"""Judgments and days needed before and after a change."""
+SHARE = 0.4
 
 
 def folder() -> Path:
@@ -86,36 +87,41 @@ def planted(frame: pd.DataFrame, who: str, rng: np.random.Generator) -> tuple[pd
     late = (mine & (frame["day"] >= begins)).to_numpy()
     frame = frame.copy()
     if isinstance(frame["value"].iloc[0], list):
-        frame.loc[late, "duration"] = frame.loc[late, "duration"] / 2
+        frame.loc[late, "duration"] = frame.loc[late, "duration"] / 3
     else:
-        frame.loc[late & (rng.random(len(frame)) < SHARE), "value"] = frame["value"].mode()[0]
+        frame.loc[late & (rng.random(len(frame)) < SHARE), "value"] = frame["value"].value_counts().index[-1]
     return frame, begins
 
 
-def delay(frame: pd.DataFrame, who: str, begins: int, words: dict[str, int]) -> tuple[int, int] | None:
+def delay(frame: pd.DataFrame, who: str, begins: int, least: tuple[int, int]) -> tuple[int, int] | None:
     """After how many judgments and days of their own somebody is named; None for never."""
     days = sorted(frame.loc[(frame["annotator"] == who) & (frame["day"] >= begins), "day"].unique().tolist())
     for number, day in enumerate(days, start=1):
         # Whole tasks: what is there on a day is what a sweep of that day would have seen.
-        if number < words.get("min_days", 5):
+        if number < least[1]:
             continue
         panel = Panel.of(judgments(frame[frame["day"] <= day]))
-        if who in detect_changes(panel, measures=["agreement", "share", "duration"], **words).annotators:
+        found = detect_changes(
+            panel,
+            measures=["agreement", "share", "duration"],
+            min_judgments=least[0],
+            min_days=least[1],
+        )
+        if who in found.annotators:
             return int(((frame["annotator"] == who) & frame["day"].between(begins, day)).sum()), number
     return None
 
 
-def streams() -> dict[str, tuple[pd.DataFrame, dict[str, int]]]:
+def streams() -> dict[str, tuple[pd.DataFrame, tuple[int, int]]]:
     """Every stream by name, with the minima for it."""
-    found: dict[str, tuple[pd.DataFrame, dict[str, int]]] = {job: (crowd_job(job), {}) for job in JOBS}
+    found: dict[str, tuple[pd.DataFrame, tuple[int, int]]] = {job: (crowd_job(job), USUAL) for job in JOBS}
     return {**found, "vu-sound": (sounds(), FEW)}
 
 
-def sweep(frame: pd.DataFrame, words: dict[str, int], *by: str) -> Changes:
+def sweep(frame: pd.DataFrame, least: tuple[int, int], *by: str) -> Changes:
     """A sweep of everything but gold, which no project has for every task."""
-    return detect_changes(
-        judgments(frame).drop(columns="gold", errors="ignore"), by=by or ("annotator", "label"), **words
-    )
+    known = judgments(frame).drop(columns="gold", errors="ignore")
+    return detect_changes(known, by or ("annotator", "label"), min_judgments=least[0], min_days=least[1])
 
 
 def main() -> None:
@@ -128,27 +134,29 @@ def main() -> None:
         print(f"Skipped: the crowd data is not at {folder()}; set LABELGUARD_CROWD_DATA to the folder that has it.")
         return
     console = Console(width=150)
-    late = Table(title=f"Planted: {SHARE:.0%} of everything one label, or half the time; judgments (days) until named")
+    late = Table(
+        title=f"Planted: {SHARE:.0%} of everything the rarest label, or a third of the time; judgments (days) until named"
+    )
     chance = Table(title=f"Shuffled: share of {arguments.shuffles} shuffles in which anybody is named")
     for table in (late, chance):
         table.add_column("stream")
     for number in range(1, 6):
         late.add_column(f"annotator {number}", justify="right")
     chance.add_column("any name", justify="right")
-    for number, (name, (frame, words)) in enumerate(streams().items()):
-        console.print(f"[bold]{name}[/bold]: {sweep(frame, words).explain()}")
-        console.print(f"  everybody together: {sweep(frame, words, 'label').explain()}")
+    for number, (name, (frame, least)) in enumerate(streams().items()):
+        console.print(f"[bold]{name}[/bold]: {sweep(frame, least).explain()}")
+        console.print(f"  everybody together: {sweep(frame, least, 'label').explain()}")
         rng = np.random.default_rng([arguments.seed, number])
         active = frame["annotator"].value_counts().index[:5]
-        if words:  # few were there on enough days
+        if least == FEW:  # few were there on enough days
             active = frame.groupby("annotator")["day"].nunique().sort_values(ascending=False).index[:5]
         cells = []
         for who in active:
             changed, begins = planted(frame, who, rng)
-            found = delay(changed, who, begins, words)
+            found = delay(changed, who, begins, least)
             cells.append("not" if found is None else f"{found[0]} ({found[1]})")
         late.add_row(name, *cells)
-        hits = [bool(sweep(shuffled(frame, rng), words).annotators) for _ in range(arguments.shuffles)]
+        hits = [bool(sweep(shuffled(frame, rng), least).annotators) for _ in range(arguments.shuffles)]
         chance.add_row(name, f"{np.mean(hits):.3f}")
     console.print(late)
     console.print(chance)

@@ -165,7 +165,7 @@ class Changes:
     level: float
     """The false discovery rate of this sweep; with ``nights``, the part of it that this sweep was allowed."""
     units: int
-    """How many annotators (or groups) could be judged."""
+    """How many annotators could be judged; without annotators, how many groups, every label of one counting."""
     days: int
     """Days with judgments."""
     nights: Nights | None = None
@@ -203,9 +203,9 @@ class Changes:
         if not self.changes:
             rest = f"; for {short} there is too little data for at least one measure" if short else ""
             return f"{judged}, and none of them is found to have changed{rest}. Nothing needs to be done."
-        named = {(one.annotator, one.source, one.cohort) if who == "group" else one.annotator for one in self.changes}
+        named = {_key(one, who) for one in self.changes}
         worse = len({_key(one, who) for one in self.changes if one.direction == "decline"})
-        better = len({_key(one, who) for one in self.changes if one.direction == "improvement"} - {None})
+        better = len({_key(one, who) for one in self.changes if one.direction == "improvement"})
         kinds = [f"{worse} for the worse" if worse else "", f"{better} for the better" if better else ""]
         told = " and ".join(kind for kind in kinds if kind)
         first = self.changes[0].explain().partition(". ")[0]

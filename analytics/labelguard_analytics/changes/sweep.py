@@ -58,7 +58,7 @@ def sweep(
         _not_looked(panel, plan, measures),
         tuple(by),
         allowed,
-        len({one.unit for tested in grouped.values() for one in tested}),
+        len(grouped),
         len(plan.days),
         None if nights is None else nights.after(sorted(suspects, key=str)),
     )
