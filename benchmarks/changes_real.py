@@ -135,7 +135,7 @@ def main() -> None:
         return
     console = Console(width=150)
     late = Table(
-        title=f"Planted: {SHARE:.0%} of everything the rarest label, or a third of the time; judgments (days) until named"
+        title=f"Planted: {SHARE:.0%} of everything the rarest label, or a third of the time; judgments until named"
     )
     chance = Table(title=f"Shuffled: share of {arguments.shuffles} shuffles in which anybody is named")
     for table in (late, chance):

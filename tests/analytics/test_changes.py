@@ -73,7 +73,7 @@ def test_the_words_have_the_numbers_and_what_to_do() -> None:
     assert text.endswith("it is drift only if they are wrong.")
     whole = found().explain()
     assert whole.startswith("24 annotators could be judged over 80 days, and 2 changed")
-    assert "on average at most 10% of all are named by chance" in whole
+    assert "of those named, on average at most 10% are named by chance. The strongest: " in whole
 
 
 def test_learning_case_mix_and_a_hard_week_are_not_changes() -> None:

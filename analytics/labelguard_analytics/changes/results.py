@@ -209,9 +209,10 @@ class Changes:
         kinds = [f"{worse} for the worse" if worse else "", f"{better} for the better" if better else ""]
         told = " and ".join(kind for kind in kinds if kind)
         first = self.changes[0].explain().partition(". ")[0]
+        over = f"{100 * self.level:.3g}%" if self.nights is None else f"{100 * self.nights.level:.3g}% over all nights"
         return (
-            f"{judged}, and {len(named)} changed{f' ({told})' if told else ''}, of whom on average at most "
-            f"{100 * self.level:.3g}% of all are named by chance. The strongest: {first}."
+            f"{judged}, and {len(named)} changed{f' ({told})' if told else ''}; of those named, on average at most "
+            f"{over} are named by chance. The strongest: {first}."
         )
 
 
