@@ -77,7 +77,7 @@ def main() -> None:
             break
     change = shares[0]
     mine = frame[frame["annotator"] == who]
-    title = f"An annotator who calls {SHARE:.0%} of everything {change.label!r} from the middle on"
+    title = f"Use of label {change.label} by an annotator who calls {SHARE:.0%} of everything another"
     begun = pd.Timestamp("2015-01-05") + pd.Timedelta(days=begins)
     chart = over_time(
         mine, mine["value"] == change.label, change, title, f"planted on {begun:%d %B}; shaded: 95% interval"
