@@ -98,14 +98,14 @@ def test_an_improvement_is_told_from_a_decline() -> None:
 
 @pytest.mark.slow
 def test_the_share_of_false_names_is_kept_and_power_is_there() -> None:
-    """At most 10% of names are false, any name at all in at most 10% of quiet worlds (by chance up to 4 of 16).
+    """At most 10% of names are false in 30 worlds; any name in at most 10% of quiet ones (by chance up to 4 of 16).
 
     100 annotators, 10 labels, 26 weeks: who drifts in a quarter of four weeks' judgments is found in over 55%.
     """
     rng, setting = np.random.default_rng(14), Setting(cycle=0.05, shock=0.04)
     quiet = [bool(detect_changes(crowd(rng, setting)).annotators) for _ in range(16)]
     false, power = [], []
-    for _ in range(6):
+    for _ in range(30):
         named = set(detect_changes(crowd(rng, setting, dict.fromkeys(range(1, 6), 22))).annotators)
         false.append(len(named - {1, 2, 3, 4, 5}) / max(1, len(named)))
         power.append(len(named & {1, 2, 3, 4, 5}) / 5)
