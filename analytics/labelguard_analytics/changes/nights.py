@@ -18,9 +18,8 @@ class Nights:
     chance, under the condition that Benjamini and Hochberg's rule itself needs (p-values that are independent or rise
     and fall together), whatever the sweeps have in common: the ``k``-th sweep is allowed the part
     ``half / ((half + k - 1) * (half + k))`` of the level, and those parts add up to 1 over infinitely many. Half of the
-    level is spent after ``half`` sweeps. Who was named before counts among the discoveries (as in LOND, Javanmard
-    and Montanari 2018), so after the first true discoveries the next ones need less evidence. Why it holds: the false
-    share of all names is at most the sum over sweeps of the new false names, each divided by the names up to then.
+    level is spent after ``half`` sweeps. Why it holds: the false share of all names is at most the sum over sweeps of
+    the new false names, each divided by the names of its sweep.
 
     >>> nights = Nights(level=0.1, half=26)
     >>> round(nights.allowed, 5), round(nights.after([("ann",)]).allowed, 5)
