@@ -13,6 +13,7 @@ from labelguard_analytics.agreement import (
     percent_agreement,
 )
 from labelguard_analytics.causes import Attribution, Decomposition, attribute_change, decompose_change
+from labelguard_analytics.changes import Change, Changes, Nights, Panel, TooLittle, detect_changes
 from labelguard_analytics.confidence import (
     Calibration,
     Recalibration,
@@ -61,7 +62,9 @@ __all__ = [
     "BadJudgments",
     "BadResult",
     "Calibration",
+    "Change",
     "ChangeDetector",
+    "Changes",
     "Confusion",
     "Counts",
     "Decomposition",
@@ -73,9 +76,12 @@ __all__ = [
     "LabelShareDetector",
     "LabelShareTest",
     "LabelShift",
+    "Nights",
     "Pairwise",
+    "Panel",
     "Recalibration",
     "ShareTest",
+    "TooLittle",
     "Truth",
     "ability_difficulty",
     "agreement_by_label",
@@ -91,6 +97,7 @@ __all__ = [
     "copying_pairs",
     "dawid_skene",
     "decompose_change",
+    "detect_changes",
     "duration_model",
     "ebh",
     "fdr",

@@ -10,9 +10,12 @@ for every label:
 - *level*: over all days, does the annotator use the label more or less often than the others do in the same
   strata, by more than a margin that honest people may differ?
 
-**How sure.** Judgments of one day resemble each other, so a day is one observation: the score of each day,
-and a t statistic over days. With days as clusters, strata and slopes the nominal false discovery rate holds
-in simulations with strong case mix and learning; without any one of them it does not. Somebody who drifts
+The first question is that of :func:`labelguard_analytics.detect_changes` for label shares, with one possible day
+of the change instead of all, and everything is computed there.
+
+**How sure.** Judgments of one day resemble each other, so a day is one observation. With days as clusters, strata
+and slopes the nominal false discovery rate holds in simulations with strong case mix and learning; without any one
+of them it does not. Somebody who drifts
 also moves the consensus that colleagues are compared with, so everybody is looked at once more without the
 judgments of those found, and only who is found both times is named.
 
@@ -24,8 +27,7 @@ Bogomolov 2014).
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,13 +36,18 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from labelguard_analytics.fdr import fdr
+from labelguard_analytics.changes.consensus import Votes, of_others
+from labelguard_analytics.changes.discover import hierarchical
+from labelguard_analytics.changes.look import Sight, look
+from labelguard_analytics.changes.measures import MEASURES
+from labelguard_analytics.changes.panel import Panel
+from labelguard_analytics.changes.parts import Data, Pool
+from labelguard_analytics.changes.plan import Plan
+from labelguard_analytics.changes.points import locate
+from labelguard_analytics.changes.scores import summed
+from labelguard_analytics.frames import Floats
 
-_Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
-
-_LAGS = 4
-"""Working days that may resemble each other: the rest of a week."""
 
 
 @dataclass(frozen=True)
@@ -106,21 +113,17 @@ def consensus_of_others(
     so that the result does not depend on the order of judgments. Judgments that are not ``trusted`` get a
     consensus but do not count for anybody else's.
     """
-    used = [tuple(sorted(set(one))) for one in labels]
-    counting = [True] * len(used) if trusted is None else list(trusted)
-    counts: dict[int, Counter[str]] = {}
-    sizes: Counter[int] = Counter()
-    for number, own, counted in zip(task.tolist(), used, counting, strict=True):
-        if counted:
-            counts.setdefault(number, Counter()).update(own)
-            sizes[number] += 1
-    found: list[tuple[str, bool] | None] = []
-    for number, own, counted in zip(task.tolist(), used, counting, strict=True):
-        others = {label: n - (counted and label in own) for label, n in counts.get(number, {}).items()}
-        best = max(sorted(others), key=others.__getitem__, default="")
-        votes = others.get(best, 0)
-        found.append((best, votes == sizes[number] - counted) if votes else None)
-    return found
+    used = [sorted(set(one)) for one in labels]
+    names = sorted({label for one in used for label in one})
+    place = {label: number for number, label in enumerate(names)}
+    row = np.repeat(np.arange(len(used)), [len(one) for one in used])
+    label = np.array([place[each] for one in used for each in one], dtype=np.int64)
+    tasks, number = np.unique(task, return_inverse=True)
+    votes = Votes(number.astype(np.int64), row, label, len(tasks), len(names))
+    found, agreed = of_others(votes, None if trusted is None else np.asarray(trusted, dtype=bool))
+    return [
+        None if one < 0 else (names[one], alike) for one, alike in zip(found.tolist(), agreed.tolist(), strict=True)
+    ]
 
 
 def label_drift(
@@ -148,17 +151,33 @@ def label_drift(
     Returns:
         One entry for each annotator, in the order of their ids.
     """
-    frame = judgments.loc[judgments["at"] <= now].sort_values("at", kind="stable")
+    frame = judgments.loc[judgments["at"] <= now, ["task", "annotator", "at", "value"]]
     if frame.empty:
         return []
-    first = _discover(_look(frame, frozenset(), now, recent_days, margin, min_judgments, min_days), level)
-    suspects = frozenset(drift.annotator for drift in first if drift.discovered)
+    panel = Panel.of(
+        frame.assign(value=pd.Series([list(value) for value in frame["value"]], frame.index, dtype=object))
+    )
+    start = (now - pd.Timedelta(days=recent_days)).ceil("D").tz_convert("UTC").tz_localize(None)
+    by = frozenset({"annotator", "label"})
+    plan = Plan.of(panel, by, level, min_judgments, min_days, (start - pd.Timestamp(0)).days)
+    first = _look(panel, plan, margin)
+    drifts = _discover(plan, first, level)
+    suspects = {drift.annotator for drift in drifts if drift.discovered}
     if not suspects:
-        return first
-    again = _discover(_look(frame, suspects, now, recent_days, margin, min_judgments, min_days), level)
-    confirmed = {drift.annotator for drift in again if drift.discovered}
+        return drifts
+    again = first | _look(panel.without(suspects), plan, margin, first=panel, suspects=frozenset(suspects))
+    confirmed = {drift.annotator for drift in _discover(plan, again, level) if drift.discovered}
     # What the first look saw is told: the second one has fewer judgments to compare with.
-    return [drift if not drift.discovered or drift.annotator in confirmed else _cleared(drift) for drift in first]
+    return [drift if not drift.discovered or drift.annotator in confirmed else _cleared(drift) for drift in drifts]
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What a look saw of one annotator."""
+
+    shifts: tuple[LabelShift, ...]
+    judgments: int
+    too_little: str
 
 
 def _cleared(drift: AnnotatorDrift) -> AnnotatorDrift:
@@ -167,228 +186,137 @@ def _cleared(drift: AnnotatorDrift) -> AnnotatorDrift:
 
 
 def _look(
-    frame: pd.DataFrame,
-    untrusted: frozenset[int],
-    now: pd.Timestamp,
-    recent_days: int,
-    margin: float,
-    min_judgments: int,
-    min_days: int,
-) -> list[_Looked]:
-    """Every annotator's shifts, with a consensus that leaves out the judgments of ``untrusted`` ones."""
-    values = [tuple(value) for value in frame["value"]]
-    everyone = frame["annotator"].to_numpy(dtype=np.int64)
-    trusted = [who not in untrusted for who in everyone.tolist()]
-    consensus = consensus_of_others(frame["task"].to_numpy(dtype=np.int64), values, trusted)
-    kept = np.array([c is not None for c in consensus], dtype=bool)
-    strata = [c for c in consensus if c is not None]
-    used = [v for v, k in zip(values, kept.tolist(), strict=True) if k]
-    labels = sorted({label for v in used for label in v} | {label for label, _ in strata})
-    names = {label: i for i, label in enumerate(labels)}
-    table = np.zeros((len(used), len(labels)))
-    for row, own in enumerate(used):
-        for label in own:
-            table[row, names[label]] = 1.0
-    start = now - pd.Timedelta(days=recent_days)
-    # Experience counts every judgment, also those without a consensus.
-    experience = np.log1p(frame.groupby("annotator").cumcount().to_numpy(dtype=np.float64))
-    data = _Data(
-        table,
-        np.array([2 * names[label] + agreed for label, agreed in strata], dtype=np.int64),
-        experience[kept],
-        (frame["at"] >= start).to_numpy()[kept],
-        pd.DatetimeIndex(frame["at"].dt.floor("D")[kept]),
-        labels,
-    )
-    who = everyone[kept]
-    counted = np.array(trusted, dtype=bool)[kept]
-    sums, sizes = _totals(data, np.flatnonzero(counted))
-
-    looked: list[_Looked] = []
-    for annotator in sorted(set(everyone.tolist())):
-        mine = np.flatnonzero(who == annotator)
-        shifts: list[LabelShift] = []
-        why = _too_little(data, mine, data.recent[mine], min_judgments, min_days)
-        if not why:
-            shifts += _changes(annotator, data, mine)
-        if _enough(data, mine, min_judgments, min_days):
-            own_sums, own_sizes = _totals(data, mine[counted[mine]])
-            shifts += _levels(annotator, data, mine, sums - own_sums, sizes - own_sizes, margin)
+    panel: Panel, plan: Plan, margin: float, *, first: Panel | None = None, suspects: frozenset[int] = frozenset()
+) -> dict[int, _Looked]:
+    """Every annotator's shifts; with ``first``, those of the suspects alone, compared with all others in it."""
+    everybody = Data.of(panel if first is None else first, plan, MEASURES["share"])
+    peers = _peers(everybody, [plan.units[unit][0] in suspects for unit in everybody.units.tolist()])
+    pool = None if first is None else everybody.pool
+    sight = look(panel, plan, MEASURES["share"], pool=pool, alone=first is not None)
+    names = [str(label) for label in panel.labels[plan.labels]]
+    found: dict[int, _Looked] = {}
+    for unit, (annotator, _, _) in enumerate(plan.units):
+        if first is not None and annotator not in suspects:
+            continue
+        numbers = sight.parts_of(unit)
+        if not numbers or not len(sight.data.frame_of(numbers[0]).rows.part):
+            found[annotator] = _Looked((), 0, _too_little(plan, sight, unit))
+            continue
+        work = sight.data.frame_of(numbers[0]).work
+        told = np.flatnonzero(~np.isnan(sight.bound[unit])).tolist()
+        shifts = [_change(sight, annotator, names[series], unit, series) for series in told]
+        judgments = round(float(work.n.sum()))
+        if judgments >= plan.min_judgments and len(work.day) >= plan.min_days:
+            shifts += _levels(sight.data, annotator, names, numbers[0], peers, margin, own=first is None)
         shifts.sort(key=lambda s: (s.p, s.label, s.kind))
-        looked.append((annotator, shifts, len(mine), "" if shifts else why))
-    return looked
+        found[annotator] = _Looked(tuple(shifts), judgments, "" if shifts else _too_little(plan, sight, unit))
+    return found
 
 
-_Looked = tuple[int, list[LabelShift], int, str]
-"""An annotator, the shifts, the number of judgments compared and why there is nothing to say."""
-
-
-@dataclass(frozen=True)
-class _Data:
-    """The judgments that have a consensus of others."""
-
-    table: _Floats
-    """1 where a judgment has a label: judgments x labels."""
-    stratum: _Ints
-    """Twice the consensus' number in ``labels``, plus 1 where the others agree."""
-    experience: _Floats
-    recent: npt.NDArray[np.bool_]
-    day: pd.DatetimeIndex
-    labels: list[str]
-
-
-def _totals(data: _Data, rows: _Ints) -> tuple[_Floats, _Floats]:
-    """Uses of each label by stratum, and judgments by stratum."""
-    strata = 2 * len(data.labels)
-    sums = np.zeros((strata, len(data.labels)))
-    np.add.at(sums, data.stratum[rows], data.table[rows])
-    return sums, np.bincount(data.stratum[rows], minlength=strata).astype(np.float64)
-
-
-def _enough(data: _Data, rows: _Ints, min_judgments: int, min_days: int) -> bool:
-    return len(rows) >= min_judgments and data.day[rows].nunique() >= min_days
-
-
-def _too_little(data: _Data, mine: _Ints, recent: npt.NDArray[np.bool_], min_judgments: int, min_days: int) -> str:
-    for rows, period in ((mine[recent], "recent"), (mine[~recent], "earlier")):
-        if not _enough(data, rows, min_judgments, min_days):
+def _too_little(plan: Plan, sight: Sight, unit: int) -> str:
+    judgments, days = np.zeros(len(plan.days)), np.zeros(len(plan.days), dtype=bool)
+    for number in sight.parts_of(unit):
+        work = sight.data.frame_of(number).work
+        judgments[work.day] += work.n.sum(axis=1)
+        days[work.day] = True
+    start = int(np.searchsorted(plan.days, plan.only_change or 0))
+    for period, side in (("recent", slice(start, None)), ("earlier", slice(start))):
+        if judgments[side].sum() < plan.min_judgments or days[side].sum() < plan.min_days:
             return (
-                f"Too little data: {len(rows)} {period} judgments that others made too, on "
-                f"{data.day[rows].nunique()} days, where {min_judgments} on {min_days} days are needed."
+                f"Too little data: {round(float(judgments[side].sum()))} {period} judgments that others made too, on "
+                f"{int(days[side].sum())} days, where {plan.min_judgments} on {plan.min_days} days are needed."
             )
     return ""
 
 
-def _by_day(values: _Floats, day: pd.DatetimeIndex) -> tuple[_Floats, pd.DatetimeIndex]:
-    codes, days = pd.factorize(day, sort=True)
-    sums = np.bincount(codes, weights=values, minlength=len(days)).astype(np.float64)
-    return sums, pd.DatetimeIndex(days)
+def _change(sight: Sight, annotator: int, label: str, unit: int, series: int) -> LabelShift:
+    """The recent days against those before."""
+    p, place = sight.settle(unit, series)
+    point = locate(sight, unit, series, place, exact=False)
+    since = locate(sight, unit, series, place, exact=True).since if p <= sight.plan.level else place
+    return LabelShift(
+        annotator,
+        label,
+        "change",
+        point.before,
+        point.after,
+        point.after - point.size,
+        point.size,
+        point.low,
+        point.high,
+        p,
+        point.judgments,
+        point.days,
+        pd.Timestamp(int(sight.plan.days[since]), unit="D", tz="UTC"),
+    )
 
 
-def _changes(annotator: int, data: _Data, mine: _Ints) -> list[LabelShift]:
-    recent = data.recent[mine].astype(np.float64)
-    stratum, day = data.stratum[mine], data.day[mine]
-    present, codes = np.unique(stratum, return_inverse=True)
-    dummies = np.eye(len(present))[codes]
-    experience = data.experience[mine] - data.experience[mine].mean()
+def _peers(data: Data, left_out: Sequence[bool]) -> Pool:
+    """Uses of each label, and judgments, by stratum, of those who are not left out."""
+    out = np.asarray(left_out, dtype=bool)
+    sizes = data.sizes.some(np.flatnonzero(~out[data.sizes.part]))
+    judgments = summed(sizes.stratum, sizes.sums[:, 0], data.strata)
+    if data.said is None:
+        raise ValueError("Levels are of label shares.")
+    said = data.said.some(np.flatnonzero(~out[data.said.part]))
+    uses = summed(said.stratum * data.series + said.label, said.sums[:, 0], data.strata * data.series)
+    return Pool(uses.reshape(data.strata, -1), judgments[:, None])
+
+
+def _levels(
+    data: Data, annotator: int, names: Sequence[str], number: int, peers: Pool, margin: float, *, own: bool
+) -> list[LabelShift]:
+    """All days against what peers would have said in the same strata; ``own`` where they contain the annotator."""
+    frame = data.frame_of(number)
+    base = np.flatnonzero(frame.strata >= 0) % data.strata
+    n = frame.work.n
     found = []
-    for number, label in enumerate(data.labels):
-        x = data.table[mine, number]
-        if not 0 < x.sum() < len(x):
+    for series, label in enumerate(names):
+        y = data.part(number, series).y
+        others = peers.mean[base, series] - (y.sum(axis=0) if own else 0.0)
+        sizes = peers.variance[base, 0] - (n.sum(axis=0) if own else 0.0)
+        known = sizes > 0
+        judged, used = n[:, known].sum(axis=1), y[:, known].sum(axis=1)
+        total = float(judged.sum())
+        if not total:
             continue
-        right = (stratum // 2 == number).astype(np.float64)
-        design = np.column_stack([dummies, experience * right, experience * (1 - right)])
-        basis = _basis(design)
-        h = recent - basis @ (basis.T @ recent)
-        weight = float(h @ h)
-        if weight < 1e-6 * len(x):
-            continue  # the recent period cannot be told from learning
-        residual = x - basis @ (basis.T @ x)
-        effect = float(h @ residual) / weight
-        # The score under "no change" decides, which keeps its level better than a Wald test; the interval
-        # needs the residuals with the change taken out.
-        df = _days_that_count(_by_day(h * h, day)[0])
-        scores, days = _by_day(h * (residual - effect * h), day)
-        null = _spread(_by_day(h * residual, day)[0])
-        p = _two_sided(effect * weight, float(np.hypot(null, _carried_over(scores))), df)
-        half = _half_width(scores, df) / weight
-        now_share, before = float(x[recent > 0].mean()), float(x[recent == 0].mean())
-        found.append(
-            LabelShift(
-                annotator,
-                label,
-                "change",
-                before,
-                now_share,
-                now_share - effect,
-                effect,
-                effect - half,
-                effect + half,
-                p,
-                int(recent.sum()),
-                len(days),
-                _likely_start(x - dummies @ _means(dummies, x), day, effect),
-            )
-        )
-    return found
-
-
-def _levels(annotator: int, data: _Data, mine: _Ints, sums: _Floats, sizes: _Floats, margin: float) -> list[LabelShift]:
-    found = []
-    stratum = data.stratum[mine]
-    known = sizes[stratum] > 0
-    rows = mine[known]
-    if not len(rows):
-        return []
-    expected = sums[stratum[known]] / sizes[stratum[known], None]
-    for number, label in enumerate(data.labels):
-        x = data.table[rows, number]
-        difference = x - expected[:, number]
-        effect = float(difference.mean())
-        centred, days = _by_day(difference - effect, data.day[rows])
-        if not np.any(centred):
+        expected = n[:, known] @ (others[known] / sizes[known])
+        effect = float((used - expected).sum()) / total
+        centred = (used - expected - effect * judged)[judged > 0]
+        if not np.any(np.abs(centred) > 1e-12) or len(centred) < 2:
             continue
-        df = _days_that_count(_by_day(np.ones(len(rows)), data.day[rows])[0])
-        half = _half_width(centred, df) / len(rows)
+        df = _days_that_count(judged)
+        half = float(stats.t.ppf(0.975, df)) * _spread(centred) / total
         # How far beyond the margin, in the direction seen.
-        beyond = (abs(effect) - margin) * len(rows)
-        p = min(1.0, 2.0 * float(stats.t.sf(beyond / _spread(centred), df)))
+        beyond = (abs(effect) - margin) * total
+        p = float(min(1.0, 2.0 * stats.t.sf(beyond / _spread(centred), df)))
+        share = float(used.sum()) / total
         found.append(
             LabelShift(
                 annotator,
                 label,
                 "level",
-                float(x.mean()),
-                float(x.mean()),
-                float(x.mean()) - effect,
+                share,
+                share,
+                share - effect,
                 effect,
                 effect - half,
                 effect + half,
                 p,
-                len(rows),
-                len(days),
+                round(total),
+                len(centred),
                 None,
             )
         )
     return found
 
 
-def _basis(design: _Floats) -> _Floats:
-    """Orthonormal columns spanning the design, whatever of it is redundant."""
-    u, s, _ = np.linalg.svd(design, full_matrices=False)
-    return np.asarray(u[:, s > 1e-9 * s[0]], dtype=np.float64)
-
-
-def _means(dummies: _Floats, x: _Floats) -> _Floats:
-    return np.asarray(dummies.T @ x / dummies.sum(axis=0), dtype=np.float64)
-
-
-def _spread(scores: _Floats) -> float:
+def _spread(scores: Floats) -> float:
     days = len(scores)
     return float(np.sqrt(days / (days - 1) * np.sum(scores**2)))
 
 
-def _carried_over(scores: _Floats) -> float:
-    """What days add to the standard error because neighbouring ones are alike (Newey and West 1987).
-
-    People often get one mix of cases for a week, and a mix moves what a consensus is worth.
-    """
-    lagged = sum(
-        (1 - lag / (_LAGS + 1)) * float(scores[lag:] @ scores[:-lag])
-        for lag in range(1, min(_LAGS, len(scores) - 1) + 1)
-    )
-    return float(np.sqrt(max(0.0, 2 * lagged)))
-
-
-def _two_sided(total: float, spread: float, df: float) -> float:
-    return 1.0 if spread == 0 else float(2 * stats.t.sf(abs(total) / spread, df))
-
-
-def _half_width(scores: _Floats, df: float) -> float:
-    return float(stats.t.ppf(0.975, df)) * _spread(scores)
-
-
-def _days_that_count(weights: _Floats) -> float:
+def _days_that_count(weights: Floats) -> float:
     """Degrees of freedom, from the days weighted as Satterthwaite does.
 
     Half of them, because the days of one week often share a case mix and so are not quite independent.
@@ -396,25 +324,21 @@ def _days_that_count(weights: _Floats) -> float:
     return max(1.0, float(weights.sum()) ** 2 / float(np.sum(weights**2)) / 2 - 1.0)
 
 
-def _likely_start(residual: _Floats, day: pd.DatetimeIndex, effect: float) -> pd.Timestamp:
-    """The day from which the rest of the residuals lies furthest on the side of the effect."""
-    sums, days = _by_day(residual, day)
-    after = np.cumsum((sums if effect > 0 else -sums)[::-1])[::-1]
-    return pd.Timestamp(days[int(np.argmax(after))])
-
-
-def _discover(looked: Sequence[tuple[int, list[LabelShift], int, str]], level: float) -> list[AnnotatorDrift]:
-    combined = [min([1.0, *(s.p * len(shifts) for s in shifts)]) for _, shifts, _, _ in looked]
-    told = [i for i, (_, shifts, _, _) in enumerate(looked) if shifts]
-    result = fdr([combined[i] for i in told], level)
-    q = dict(zip(told, result.adjusted.tolist(), strict=True))
-    hit = {i for i, m in zip(told, result.mask.tolist(), strict=True) if m}
-    within = level * len(hit) / max(1, len(told))
+def _discover(plan: Plan, looked: Mapping[int, _Looked], level: float) -> list[AnnotatorDrift]:
+    everybody = [annotator for annotator, _, _ in plan.units]
+    told = [annotator for annotator in everybody if looked[annotator].shifts]
+    groups = []
+    for annotator in told:
+        shifts = looked[annotator].shifts
+        groups.append(([shift.p for shift in shifts], [1 / len(shifts)] * len(shifts)))
+    verdicts = dict(zip(told, hierarchical(groups, level), strict=True))
     found = []
-    for i, (annotator, shifts, count, why) in enumerate(looked):
-        marked = shifts
-        if i in hit:
-            mask = fdr([s.p for s in shifts], within).mask.tolist()
-            marked = [replace(s, discovered=m) for s, m in zip(shifts, mask, strict=True)]
-        found.append(AnnotatorDrift(annotator, combined[i], q.get(i, 1.0), i in hit, tuple(marked), count, why))
+    for annotator in everybody:
+        one, verdict = looked[annotator], verdicts.get(annotator)
+        if verdict is None:
+            found.append(AnnotatorDrift(annotator, 1.0, 1.0, False, (), one.judgments, one.too_little))
+            continue
+        shifts = tuple(replace(s, discovered=hit) for s, hit in zip(one.shifts, verdict.discovered, strict=True))
+        named = verdict.q <= level
+        found.append(AnnotatorDrift(annotator, verdict.p, verdict.q, named, shifts, one.judgments, one.too_little))
     return found
