@@ -11,7 +11,6 @@ import numpy as np
 from labelguard_analytics.changes.look import Sight
 from labelguard_analytics.changes.plan import Plan
 from labelguard_analytics.fdr import fdr
-from labelguard_analytics.frames import Floats
 
 Family = tuple[Hashable, ...]
 """What is discovered or not: an annotator; without annotators in ``by``, a unit and label."""
@@ -92,24 +91,6 @@ def settle(tested: Sequence[Tested], level: float) -> None:
                 one.settle()
 
 
-def selected(p: Floats, level: float, named: int) -> tuple[Floats, int]:
-    """Adjusted p-values and how many are discovered, where ``named`` were named on earlier nights.
-
-    Benjamini and Hochberg's rule with a start: who was named before counts among the discoveries that false ones are
-    a share of. Without any it is the rule itself.
-
-    >>> selected(np.array([0.001, 0.02, 0.9]), 0.1, 0)[1], selected(np.array([0.001, 0.06, 0.9]), 0.1, 0)[1]
-    (2, 2)
-    >>> selected(np.array([0.001, 0.08, 0.9]), 0.1, 0)[1], selected(np.array([0.001, 0.08, 0.9]), 0.1, 1)[1]
-    (1, 2)
-    """
-    order = np.argsort(p, kind="stable")
-    raw = p[order] * len(p) / (named + np.arange(1, len(p) + 1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(np.minimum.accumulate(raw[::-1])[::-1], 1.0)
-    return adjusted, int(np.sum(adjusted <= level))
-
-
 @dataclass(frozen=True)
 class Verdict:
     """What became of a family."""
@@ -122,9 +103,7 @@ class Verdict:
     """Which of its series are discovered."""
 
 
-def hierarchical(
-    groups: Sequence[tuple[Sequence[float], Sequence[float]]], level: float, named: int = 0
-) -> list[Verdict]:
+def hierarchical(groups: Sequence[tuple[Sequence[float], Sequence[float]]], level: float) -> list[Verdict]:
     """Families first, then series within those discovered.
 
     Families by their combined p-values (Benjamini and Hochberg); within those discovered, series at the level that is
@@ -137,12 +116,12 @@ def hierarchical(
     Args:
         groups: the p-values of each family's series, and their weights, which sum to 1.
         level: false discovery rate over families, and on average over what is named within those discovered.
-        named: how many names earlier nights gave.
     """
     combined = np.array([min(1.0, *(p / w for p, w in zip(*group, strict=True)), 1.0) for group in groups])
-    adjusted, number = selected(combined, level, named)
+    over = fdr(combined, level)
+    number = int(over.mask.sum())
     found = []
-    for (p, weight), one, q in zip(groups, combined.tolist(), adjusted.tolist(), strict=True):
+    for (p, weight), one, q in zip(groups, combined.tolist(), over.adjusted.tolist(), strict=True):
         hits = [False] * len(p)
         if q <= level:
             scaled = [min(1.0, each / (w * len(p))) for each, w in zip(p, weight, strict=True)]
@@ -156,7 +135,6 @@ def discover(
     level: float,
     *,
     known: frozenset[Family] = frozenset(),
-    named: int = 0,
     again: bool = False,
 ) -> set[Family]:
     """The families that are discovered, as :func:`hierarchical` says; what is discovered in them is marked.
@@ -165,7 +143,6 @@ def discover(
         grouped: the families' series.
         level: false discovery rate.
         known: families that earlier nights named, which are not named again.
-        named: how many names earlier nights gave.
         again: go by the look without suspects, and mark nothing.
     """
     new = [family for family in grouped if family not in known]
@@ -177,7 +154,7 @@ def discover(
         for f in new
     ]
     found = set()
-    for family, verdict in zip(new, hierarchical(groups, level, named), strict=True):
+    for family, verdict in zip(new, hierarchical(groups, level), strict=True):
         if verdict.q <= level:
             found.add(family)
         if not again:

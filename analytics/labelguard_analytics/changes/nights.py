@@ -38,8 +38,6 @@ class Nights:
     """Sweeps made so far."""
     named: tuple[Key, ...] = ()
     """Who was named, and is not named again until :meth:`reopened`."""
-    closed: int = 0
-    """How many names were taken back into the sweeps; they still count."""
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
@@ -65,7 +63,7 @@ class Nights:
         kept = tuple(key for key in self.named if key != (annotator,))
         if len(kept) == len(self.named):
             raise ValueError(f"{annotator!r} was not named, so there is nothing to reopen.")
-        return replace(self, named=kept, closed=self.closed + 1)
+        return replace(self, named=kept)
 
     def to_json(self) -> str:
         """The state as JSON text; names must be text, numbers, true, false or None."""
@@ -75,7 +73,6 @@ class Nights:
                 "half": self.half,
                 "sweeps": self.sweeps,
                 "named": [list(key) for key in self.named],
-                "closed": self.closed,
             }
         )
 
@@ -89,6 +86,6 @@ class Nights:
         try:
             state = json.loads(text)
             named = tuple(tuple(key) for key in state["named"])
-            return cls(state["level"], state["half"], state["sweeps"], named, state["closed"])
+            return cls(state["level"], state["half"], state["sweeps"], named)
         except (KeyError, TypeError, json.JSONDecodeError):
             raise ValueError("This text is no state of nightly sweeps.") from None

@@ -36,16 +36,13 @@ def sweep(
     sights = [look(panel, plan, measure) for measure in measures_of(panel, plan, measures)]
     allowed = level if nights is None else nights.allowed
     known = frozenset(() if nights is None else nights.named)
-    # Names of earlier nights give no credit here: that would need p-values of different nights to be independent.
-    named = 0
     grouped = families(plan, sights)
-    room = min(1.0, max(level, allowed * (1 + named / max(len(grouped), 1))))
     for tested in grouped.values():
-        settle(tested, room)
-    suspects = discover(grouped, allowed, known=known, named=named)
+        settle(tested, level)
+    suspects = discover(grouped, allowed, known=known)
     if suspects and "annotator" in plan.by:
         _look_again(panel, plan, sights, [one for family in suspects for one in grouped[family]])
-        confirmed = discover(grouped, allowed, known=known, named=named, again=True)
+        confirmed = discover(grouped, allowed, known=known, again=True)
         # What the first look saw is told: the second one has fewer judgments to compare with.
         for one in (one for family in suspects - confirmed for one in grouped[family]):
             one.discovered = False
