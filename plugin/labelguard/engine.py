@@ -95,6 +95,7 @@ class Engine:
         # By project; only who holds the engine's role works with them.
         self._hands: dict[int, _Hand] = {}
         self._holder: threading.Thread | None = None
+        self._to_look = self._to_compare = True
         # Somebody waits for what was looked at to be written, until the next time that everything is.
         self._hurry = False
         self._caught_up = threading.Event()
@@ -218,11 +219,12 @@ class Engine:
 
     def _process_while_held(self) -> int:
         """Process deliveries for as long as one process may keep the others of a store waiting."""
-        count, until, others = 0, time.monotonic() + _TURN, True
+        count, until = 0, time.monotonic() + _TURN
         self._holder = threading.current_thread()
+        # Another process may have held the role meanwhile: it left some, or did what is at hand here.
+        self._to_look, self._to_compare = self._store.shared, True
         try:
-            while batch := self._next_batch(others=others):
-                others = False
+            while batch := self._next_batch():
                 self._process(batch)
                 count += len(batch)
                 if time.monotonic() >= until or (self._stopping.is_set() and self._worker is not None):
@@ -233,29 +235,27 @@ class Engine:
             self._holder = None
         return count
 
-    def _next_batch(self, *, others: bool) -> list[Delivery]:
-        """The next deliveries: what is in the inbox first, then what is at hand.
-
-        ``others`` is whether another process may have processed some since this one held the role.
-        """
+    def _next_batch(self) -> list[Delivery]:
+        """The next deliveries: those of the inbox that may have come before those at hand, then those at hand."""
         # Before looking: what arrives from here on sets it again.
         self._work.clear()
         if self._hurry:
             self._write()
-        if self._must_look(others) or not self._has_arrivals():
+        if self._must_look() or not self._has_arrivals():
             self._write()
             left = self._left
-            waiting = self._intake.left(_BATCH)
+            waiting = self._intake.oldest(_BATCH)
             if waiting:
                 with self._lock:
-                    return [self._parsed.pop(delivery.id or 0, delivery) for delivery in waiting]
-            self._looked, self._seen = time.monotonic(), left
-        return self._still_to_do(self._intake.take(_BATCH), others=others)
+                    return [self._parsed.pop(each.id or 0, each) if each.event is None else each for each in waiting]
+            self._looked, self._seen, self._to_look = time.monotonic(), left, False
+        return self._still_to_do(self._intake.take(_BATCH))
 
-    def _still_to_do(self, deliveries: list[Delivery], *, others: bool) -> list[Delivery]:
+    def _still_to_do(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Leave out what need not be processed: redeliveries, and what another process found in the inbox."""
         done: set[int] = set()
-        if others and deliveries:
+        if self._to_compare and deliveries:
+            self._to_compare = False
             with self._store.read() as conn:
                 done = inbox.done_with(conn, deliveries)
         left = []
@@ -266,16 +266,12 @@ class Engine:
                 left.append(delivery)
         return left
 
-    def _must_look(self, others: bool) -> bool:
+    def _must_look(self) -> bool:
         """Whether there may be deliveries in the inbox that came before those at hand.
 
         While one process takes them in one after the other there is hardly ever anything else.
         """
-        return (
-            (others and self._store.shared)
-            or self._left != self._seen
-            or time.monotonic() - self._looked >= _LOOK_EVERY
-        )
+        return self._to_look or self._left != self._seen or time.monotonic() - self._looked >= _LOOK_EVERY
 
     def _has_arrivals(self) -> bool:
         """Whether there are deliveries at hand, waiting a moment for them if need be."""

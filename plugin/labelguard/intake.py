@@ -93,13 +93,19 @@ class Intake:
         """Whether any are at hand."""
         return bool(self._at_hand)
 
-    def left(self, most: int) -> list[Delivery]:
-        """The oldest deliveries of the inbox that are to be processed and not at hand here, without their bodies."""
+    def oldest(self, most: int) -> list[Delivery]:
+        """The oldest deliveries of the inbox that are to be processed, in order; without bodies if not at hand here.
+
+        An annotator's next submission must not be judged before the last, whichever of the two is at hand.
+        """
         with self._store.read() as conn:
             pending = inbox.pending(conn, most)
         if not pending:
             return []
         with self._lock:
             # What that snapshot saw in the inbox was at hand before it was there.
-            at_hand = {delivery.id for delivery in self._at_hand}
-        return [delivery for delivery in pending if delivery.id not in at_hand]
+            here = {each.id: each for each in self._at_hand if each.id is not None and not each.duplicate}
+            found = [here.get(each.id, each) for each in pending]
+            taken = {id(each) for each in found}
+            self._at_hand = deque(each for each in self._at_hand if id(each) not in taken)
+        return found

@@ -132,15 +132,21 @@ def test_the_same_delivery_twice_at_once_is_one_row(guard: Guarded) -> None:
     assert guard.inbox() == [("ANNOTATION_CREATED", "pending")]
 
 
-def test_what_is_at_hand_is_not_found_in_the_inbox_again(guard: Guarded) -> None:
-    """The engine gets each delivery once: from memory where it is there, else from the inbox."""
+def test_deliveries_come_out_in_the_order_in_which_they_came(guard: Guarded) -> None:
+    """Whether they are at hand or only in the inbox; each once, and one at hand as what it is."""
     intake = Intake(guard.store, guard.clock)
-    at_hand, left = delivery(1), delivery(2)
-    intake.keep(at_hand, at_hand=lambda: None)
-    intake.keep(left)
+    first, second, third, again = delivery(1), delivery(2), delivery(3), delivery(3)
+    intake.keep(first)
+    intake.keep(second, at_hand=lambda: None)
+    intake.keep(third, at_hand=lambda: None)
+    intake.keep(again, at_hand=lambda: None)
 
-    assert [each.id for each in intake.left(10)] == [left.id]
-    assert intake.take(10) == [at_hand]
+    found = intake.oldest(10)
+    assert [each.id for each in found] == [first.id, second.id, third.id]
+    assert [each.event is None for each in found] == [True, False, False]
+    assert found[1:] == [second, third]
+    # What is left is the redelivery, of which the engine only has to take note.
+    assert intake.take(10) == [again]
     assert not intake
 
 
