@@ -245,10 +245,11 @@ class Engine:
             self._write()
             left = self._left
             waiting = self._intake.oldest(_BATCH)
+            if len(waiting) < _BATCH:
+                self._looked, self._seen, self._to_look = time.monotonic(), left, False
             if waiting:
                 with self._lock:
                     return [self._parsed.pop(each.id or 0, each) if each.event is None else each for each in waiting]
-            self._looked, self._seen, self._to_look = time.monotonic(), left, False
         return self._still_to_do(self._intake.take(_BATCH))
 
     def _still_to_do(self, deliveries: list[Delivery]) -> list[Delivery]:

@@ -105,7 +105,7 @@ class Intake:
         with self._lock:
             # What that snapshot saw in the inbox was at hand before it was there.
             here = {each.id: each for each in self._at_hand if each.id is not None and not each.duplicate}
-            found = [here.get(each.id, each) for each in pending]
+            found = [here.get(each.id or 0, each) for each in pending]
             taken = {id(each) for each in found}
             self._at_hand = deque(each for each in self._at_hand if id(each) not in taken)
         return found
