@@ -25,7 +25,7 @@ from labelguard_analytics.streams import learning, thresholds
 from labelguard_analytics.streams.many import first_alarms
 from labelguard_analytics.streams.odds import GRID, steps, watched
 
-SPARE_KNOWN, SPARE_LEARNT = 1.08, 1.03
+SPARE_KNOWN, SPARE_LEARNT = 1.08, 1.07
 """How much more than the promise is asked for. With the level known alarms become a little more frequent after the
 part that is simulated, while a level learnt becomes better and better."""
 EARLY_WORLDS = 6_000
