@@ -1,11 +1,12 @@
 """Truth inference beside crowd-kit's methods: how often it is right on public data, and how long Dawid-Skene takes.
 
-    python benchmarks/truth.py [--draws 2] [--only-ours] [--cache FILE] [--judgments 1000000]
+    python benchmarks/truth.py [--draws 20] [--only-ours] [--cache FILE] [--judgments 1000000]
 
 **Right**: the seven crowd sets with known answers of LABELGUARD_CROWD_DATA, the answers hidden. Accuracy and
 macro-F1 in percent, with all judgments and with 5 and 3 of each task (means over ``--draws`` random choices; 20 is
-what docs/truth-and-confusion.md shows, and takes hours because of the other package: with ``--cache`` its finished
-results are kept, and the next run goes on from there). Nothing is tuned to a set.
+what docs/truth-and-confusion.md shows). The other package takes hours for it, so its finished results are kept in
+``benchmarks/truth_peers.csv``, and each run goes on from there; what is missing of 20 draws is computed. Ours are
+always computed. Nothing is tuned to a set.
 
 **Fast**: made-up judgments of 100 annotators, 20 labels, 3 for each task, from integer codes, the same number of
 steps for both, in one run; then how memory grows.
@@ -32,6 +33,7 @@ from labelguard_analytics import dawid_skene, hierarchical_dawid_skene, infer_tr
 from labelguard_analytics.truth import Truth
 
 PER_TASK = (0, 5, 3)
+CACHE = Path(__file__).with_name("truth_peers.csv")
 STEPS = 20
 OURS: dict[str, Callable[[pd.DataFrame], Truth]] = {
     "infer_truth": infer_truth,
@@ -211,7 +213,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--only-ours", action="store_true", help="leave the other package out")
-    parser.add_argument("--cache", type=Path, help="keep the other package's finished results in this file")
+    parser.add_argument(
+        "--cache", type=Path, default=CACHE, help="keep the other package's finished results in this file"
+    )
     parser.add_argument("--judgments", type=int, default=1_000_000)
     parser.add_argument("--largest", type=int, default=10_000_000)
     parser.add_argument("--one-size", type=int, help=argparse.SUPPRESS)

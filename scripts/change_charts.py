@@ -15,6 +15,8 @@ import pandas as pd
 from labelguard_analytics import Change, detect_changes
 
 ROOT = Path(__file__).parents[1]
+# Fonts differ: where letters are wider than here, the legend needs some room.
+PADDING = {"left": 5, "top": 5, "bottom": 5, "right": 50}
 IMAGES = ROOT / "docs" / "images"
 BLUE, ORANGE, GREY = "#2f6db3", "#d9730d", "#8a8f98"
 sys.path.append(str(ROOT / "benchmarks"))
@@ -82,7 +84,7 @@ def main() -> None:
     chart = over_time(
         mine, mine["value"] == change.label, change, title, f"planted on {begun:%d %B}; shaded: 95% interval"
     )
-    chart.configure_view(stroke=None).save(IMAGES / "changes-planted.svg")
+    chart.configure_view(stroke=None).properties(padding=PADDING).save(IMAGES / "changes-planted.svg")
     sys.stdout.write(f"{found.explain()}\n{change.explain()}\n{len(mine)} judgments, planted on {begun}\n")
     frame = judgments(stream).drop(columns="gold")
     everybody = detect_changes(frame, by=(), measures=["agreement", "duration"])
@@ -98,7 +100,7 @@ def main() -> None:
         "Everybody in ZenCrowd_us: agreement by fiftieth of the file",
         "points: share with the most frequent label of the task; lines: leave-one-out agreement",
     )
-    chart.configure_view(stroke=None).save(IMAGES / "changes-everybody.svg")
+    chart.configure_view(stroke=None).properties(padding=PADDING).save(IMAGES / "changes-everybody.svg")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +149,21 @@ def test_deliveries_come_out_in_the_order_in_which_they_came(guard: Guarded) -> 
     # What is left is the redelivery, of which the engine only has to take note.
     assert intake.take(10) == [again]
     assert not intake
+
+
+def test_what_is_done_leaves_the_memory_by_itself(guard: Guarded) -> None:
+    """A delivery may be megabytes: none waits for a collector that comes once in a long while."""
+    guard.engine.start()
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(1, 41):
+            event = Event.from_delivery({}, created(annotation(number, "spam", task=number)))
+            assert guard.engine.receive(PROJECT, event, wait=10).processed
+        guard.engine.stop()
+        assert sum(isinstance(each, Delivery) for each in gc.get_objects()) < 5
+    finally:
+        gc.enable()
 
 
 def test_a_closed_store_takes_nothing_in(guard: Guarded) -> None:

@@ -31,6 +31,10 @@ _GROUP = 256
 _EXAMPLES = "it looks like sqlite:////var/lib/labelguard.sqlite3 or postgresql://labelguard:password@host/labelguard"
 
 
+def _done(_conn: sa.Connection) -> Any:
+    raise RuntimeError("a job is run once")
+
+
 @dataclass(slots=True)
 class Writing(Generic[T]):
     """A job in the writer's line."""
@@ -45,9 +49,11 @@ class Writing(Generic[T]):
     def finish(self, error: BaseException | None = None) -> None:
         """The writer is done with it: it is committed, or there is an ``error``."""
         self.error = error
+        # What a job holds (a whole delivery) often holds the job in turn: let go, and it is gone without the collector.
+        then, self.then, self.run = self.then, None, _done
         self.done.set()
-        if self.then is not None:
-            self.then(error)
+        if then is not None:
+            then(error)
 
     def wait(self) -> T:
         """Wait until the job is committed, and return what it returned.
