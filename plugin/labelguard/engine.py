@@ -305,7 +305,10 @@ class Engine:
             self._caught_up.set()
 
     def _carefully(self, hand: _Hand, step: Callable[[Batch], None]) -> None:
-        """Go a step further with what is in hand; where that fails, with each delivery by itself."""
+        """Go a step further with what is in hand; where that fails, with each delivery by itself.
+
+        So it is, too, where one was not kept after all: what its neighbours led to was judged knowing of it.
+        """
         try:
             step(hand.batch)
         except StoreError:
@@ -327,6 +330,8 @@ class Engine:
             self.processor.process([delivery])
         except StoreError:
             raise
+        except inbox.NotKept:
+            delivery.judge(settled=True)
         except Exception as error:
             log.exception("delivery_failed", delivery=delivery.id, action=delivery.action)
             self._set_aside(delivery, described(error))

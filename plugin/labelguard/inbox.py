@@ -31,9 +31,6 @@ _FINISH = Statement(
     )
     .values({name: sa.bindparam(name) for name in ("state", "processed_at", "error")})
 )
-_THERE = Statement(
-    sa.select(inbox.c.digest).where(inbox.c.project == sa.bindparam("of_project"), among(inbox.c.digest, "digests"))
-)
 _SAME = Statement(
     sa.select(inbox.c.id, inbox.c.state).where(
         inbox.c.project == sa.bindparam("of_project"), inbox.c.digest == sa.bindparam("of_digest")
@@ -119,7 +116,7 @@ def put_pending(conn: sa.Connection, deliveries: Sequence[Delivery]) -> None:
     What their processing leads to is committed by itself: a delivery that is done before that commit would be
     lost where it never comes. Each gets its id; one that the inbox has already, that one's.
     """
-    made = _PUT.insert(conn, [_values(delivery, "pending", None) for delivery in deliveries])
+    made = _PUT.insert(conn, [_values(delivery) for delivery in deliveries])
     ids = {(project, digest): number for number, project, digest in made}
     for delivery in deliveries:
         delivery.id = ids.pop((delivery.project, delivery.digest), None)
@@ -127,24 +124,31 @@ def put_pending(conn: sa.Connection, deliveries: Sequence[Delivery]) -> None:
             delivery.id, delivery.before = known
 
 
-def finish(conn: sa.Connection, deliveries: Sequence[Delivery], now: datetime) -> None:
-    """Bring the rows of deliveries that were processed up to date.
+class NotKept(Exception):
+    """A delivery turned out not to be in the inbox: its sender was told so, and nothing may follow from it."""
 
-    One whose row is not there (the commit that put it there failed after all) is put there as it is now.
+
+def check_kept(deliveries: Sequence[Delivery]) -> None:
+    """Make sure, on the writer, that deliveries are in the inbox by now.
+
+    Raises:
+        NotKept: one is not.
     """
+    if any(delivery.failure is not None or delivery.id is None for delivery in deliveries):
+        raise NotKept
+
+
+def finish(conn: sa.Connection, deliveries: Sequence[Delivery], now: datetime) -> None:
+    """Bring the rows of deliveries that were processed up to date."""
     alike: dict[tuple[int, State, str | None], list[Delivery]] = {}
     for delivery in deliveries:
         # A redelivery says nothing of what became of the first.
         if delivery.before in (None, "pending"):
             alike.setdefault((delivery.project, delivery.state, delivery.error), []).append(delivery)
     for (project, state, error), some in alike.items():
-        ids, digests = [each.id for each in some if each.id is not None], [each.digest for each in some]
+        ids, digests = [each.id for each in some], [each.digest for each in some]
         values = {"state": state, "processed_at": now, "error": error}
-        if _FINISH.count(conn, deliveries=ids, of_project=project, digests=digests, **values) == len(some):
-            continue
-        there = {digest for (digest,) in _THERE.rows(conn, of_project=project, digests=digests)}
-        if missing := [each for each in some if each.digest not in there and each.event is not None]:
-            _PUT.insert(conn, [_values(each, state, now) for each in missing])
+        _FINISH.count(conn, deliveries=ids, of_project=project, digests=digests, **values)
 
 
 def done_with(conn: sa.Connection, deliveries: Sequence[Delivery]) -> set[int]:
@@ -176,7 +180,7 @@ def body(conn: sa.Connection, delivery: int) -> Mapping[str, Any]:
     return kept
 
 
-def _values(delivery: Delivery, state: State, processed_at: datetime | None) -> dict[str, Any]:
+def _values(delivery: Delivery) -> dict[str, Any]:
     if delivery.event is None:
         raise RuntimeError("a delivery without its event is in the inbox already")
     return {
@@ -186,7 +190,7 @@ def _values(delivery: Delivery, state: State, processed_at: datetime | None) -> 
         "origin": delivery.origin,
         "body": delivery.event.encoded.decode(),
         "received_at": delivery.received_at,
-        "state": state,
-        "processed_at": processed_at,
-        "error": None if state == "pending" else delivery.error,
+        "state": "pending",
+        "processed_at": None,
+        "error": None,
     }

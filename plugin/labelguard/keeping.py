@@ -341,7 +341,7 @@ def _saved_again(conn: sa.Connection, row: int, judged: Judged, now: datetime) -
     """
     by = f"annotator {judged.author}"
     for rework in _standing(conn, row, judged, "rework"):
-        records.update_action(conn, rework["id"], now, state="done", decided_by=by)
+        records.update_action(conn, rework["id"], now, state="done", decided_by=by, error=None)
     again = {made.active.name for made in judged.made if made.active.rule.stateless}
     for finding in _open_findings(conn, row, judged.quiet | again):
         spoke = finding["rule"] in again
@@ -354,7 +354,7 @@ def _saved_again(conn: sa.Connection, row: int, judged: Judged, now: datetime) -
                 why = "The annotator saved again first." if spoke else "The annotator corrected it first."
                 records.update_action(conn, action["id"], now, state="rejected", decided_by=by, error=why)
             elif action["kind"] == "prompt" and action["annotator"] == judged.author:
-                records.update_action(conn, action["id"], now, state="done", decided_by=by)
+                records.update_action(conn, action["id"], now, state="done", decided_by=by, error=None)
 
 
 def _saved_by_another(conn: sa.Connection, row: int, judged: Judged, now: datetime) -> None:

@@ -329,6 +329,7 @@ class Batch:
 
         def job(conn: sa.Connection) -> bool:
             # Its row was put there before this job came into the writer's line: by now it is known.
+            inbox.check_kept([delivery])
             if delivery.duplicate:
                 return False
             _keep_surroundings(conn, delivery, event, now)
@@ -452,6 +453,7 @@ class Batch:
         now = self._processor.clock()
 
         def job(conn: sa.Connection) -> list[tuple[Judged, int]]:
+            inbox.check_kept([*finished, *(one.delivery for one in judged)])
             for project in self._projects:
                 records.save_project(conn, project, now)
             records.put_tasks(conn, self._tasks.values())

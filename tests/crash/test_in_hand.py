@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from deliveries import NOW, PROJECT, annotation, created
 from guarded import guarded
-from labelguard import engine
+from labelguard import engine, inbox
 from labelguard.engine import Engine
 from labelguard.events import Event
 from labelguard.inbox import Delivery
@@ -73,6 +73,33 @@ def test_who_reads_finds_what_was_answered(tmp_path: Path, monkeypatch: pytest.M
                 assert len(guard.annotations()) == number
         finally:
             guard.engine.stop()
+
+
+def test_nothing_follows_from_a_delivery_that_was_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was judged while the disk was waited for; its sender was told that it was not taken in, so it was not."""
+    monkeypatch.setattr(engine, "_LINGER", 60)
+    monkeypatch.setattr(engine, "_TURN", 60)
+    original = inbox.put_pending
+
+    def fails_once(conn: sa.Connection, deliveries: list[Delivery]) -> None:
+        monkeypatch.setattr(inbox, "put_pending", original)
+        raise sa.exc.OperationalError("INSERT", {}, FullDisk("database or disk is full"))
+
+    with guarded(tmp_path) as guard:
+        guard.engine.start()
+        try:
+            first = Event.from_delivery({}, created(annotation(10, "spam", task=10)))
+            assert guard.engine.receive(PROJECT, first, wait=10).processed
+            monkeypatch.setattr(inbox, "put_pending", fails_once)
+            lost = Event.from_delivery({}, created(annotation(11, "spam", task=11)))
+            with pytest.raises(StoreError, match="database or disk is full"):
+                guard.engine.receive(PROJECT, lost, wait=10)
+            other = Event.from_delivery({}, created(annotation(12, "spam", task=12)))
+            assert guard.engine.receive(PROJECT, other, wait=10).processed
+            assert [row["id"] for row in guard.annotations()] == [10, 12]
+        finally:
+            guard.engine.stop()
+        assert guard.inbox() == [("ANNOTATION_CREATED", "done")] * 2
 
 
 def test_an_id_out_of_a_commit_that_failed_is_no_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
