@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
@@ -10,6 +9,7 @@ from typing import Any, Self
 from labelguard_analytics.streams import learning, thresholds
 from labelguard_analytics.streams.odds import HIGHEST, LOWEST
 from labelguard_analytics.streams.side import Side
+from labelguard_analytics.streams.state import Resumable
 from labelguard_analytics.streams.values import Direction, direction_of, unit, units
 
 
@@ -25,7 +25,7 @@ def run_length_of(value: Any, sides: int = 1) -> float:
     return float(value)
 
 
-class ChangeDetector:
+class ChangeDetector(Resumable):
     """Has the level, the mean of values between 0 and 1, changed?
 
     Guarantee, for independent values without a change: the **mean run length**, the number of values until a
@@ -202,10 +202,6 @@ class ChangeDetector:
             "sides": {name: side.to_state() for name, side in self._sides.items()},
         }
 
-    def to_json(self) -> str:
-        """The state as JSON text."""
-        return json.dumps(self.to_state())
-
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The detector that :meth:`to_state` described.
@@ -219,15 +215,6 @@ class ChangeDetector:
         for name, side in detector._sides.items():
             side.resume(state["sides"][name])
         return detector
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The detector that :meth:`to_json` described.
-
-        >>> ChangeDetector.from_json(ChangeDetector(0.8).update(0).to_json()).n
-        1
-        """
-        return cls.from_state(json.loads(text))
 
 
 def _mirrored(level: float, direction: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
@@ -11,6 +10,7 @@ import numpy as np
 from labelguard_analytics.sequential import ShareTest
 from labelguard_analytics.streams.detector import ChangeDetector, run_length_of
 from labelguard_analytics.streams.odds import watched
+from labelguard_analytics.streams.state import Resumable
 from labelguard_analytics.streams.values import Direction, direction_of, unit
 
 
@@ -33,7 +33,7 @@ def _known(label: Any, labels: Iterable[str], place: str = "") -> str:
     return label
 
 
-class LabelShareTest:
+class LabelShareTest(Resumable):
     """Is any label used more often than expected?
 
     Guarantee: the probability that a label used at most as often as expected is **ever** named is at most
@@ -142,10 +142,6 @@ class LabelShareTest:
             "tests": {label: test.to_state() for label, test in self._tests.items()},
         }
 
-    def to_json(self) -> str:
-        """The state as JSON text."""
-        return json.dumps(self.to_state())
-
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The test that :meth:`to_state` described.
@@ -161,13 +157,8 @@ class LabelShareTest:
             one.resume(state["tests"][label])
         return test
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The test that :meth:`to_json` described."""
-        return cls.from_state(json.loads(text))
 
-
-class LabelShareDetector:
+class LabelShareDetector(Resumable):
     """Have the shares of labels in a stream changed?
 
     Guarantee, for independent labels without a change: the mean run length until a false alarm about any label is
@@ -315,10 +306,6 @@ class LabelShareDetector:
             "detectors": {label: detector.to_state() for label, detector in self._detectors.items()},
         }
 
-    def to_json(self) -> str:
-        """The state as JSON text."""
-        return json.dumps(self.to_state())
-
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The detector that :meth:`to_state` described.
@@ -332,8 +319,3 @@ class LabelShareDetector:
         for label in detector.labels:
             detector._detectors[label] = ChangeDetector.from_state(state["detectors"][label])
         return detector
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The detector that :meth:`to_json` described."""
-        return cls.from_state(json.loads(text))
