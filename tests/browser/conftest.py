@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from annotating import POLICY, Annotator
 from labelguard.store import records
 from labelguard.studio.launch import StudioProcess, free_port
 from live import LiveProject, Receiver, StudioServer, now, receiver, studio_python
-
-_CHROMIUM = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,18 +55,6 @@ def labelguard(studio: StudioServer, tmp_path: Path, labelguard_port: int) -> It
     address = f"http://127.0.0.1:{labelguard_port}"
     with receiver(tmp_path, studio, port=labelguard_port, public_url=address) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """The system's Chromium."""
-    path = os.environ.get("LABELGUARD_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("there is no Chromium here: install one or set LABELGUARD_CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(_CHROMIUM))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

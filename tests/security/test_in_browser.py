@@ -7,26 +7,21 @@ stops is told in its console; nothing may be.
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
 from labelguard.store import records
 from labelguard.web.server import make_server
 from webservice import API_TOKEN, Service, submission
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = "<script>window.evil=1</script><img src=x onerror='window.evil=2'>"
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.store("sqlite"),
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
-    # Playwright's own event loop is left open where another test uses it too.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
 
@@ -46,7 +41,7 @@ def address(web: Service) -> Iterator[str]:
     thread.join()
 
 
-def test_no_page_runs_anything_or_trips_over_its_own_policy(web: Service, address: str) -> None:
+def test_no_page_runs_anything_or_trips_over_its_own_policy(web: Service, address: str, chromium: Browser) -> None:
     """Signing in, the page with everything on it, a decision, an error, signing out."""
     body = submission("spam", "important")
     body["project"]["title"] = EVIL
@@ -54,11 +49,8 @@ def test_no_page_runs_anything_or_trips_over_its_own_policy(web: Service, addres
     web.engine.process_pending()
     web.store.write(lambda conn: records.set_finding_state(conn, 1, "disputed", by="a", note=EVIL, now=web.clock()))
     told: list[str] = []
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]) as chromium,
-    ):
-        page = chromium.new_page()
+    with chromium.new_context() as context:
+        page = context.new_page()
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
         page.goto(address)
@@ -86,7 +78,6 @@ def test_no_page_runs_anything_or_trips_over_its_own_policy(web: Service, addres
         )
         assert page.evaluate("window.evil") is None
         assert len(stopped(told)) == 1
-        chromium.close()
 
 
 def stopped(told: list[str]) -> list[str]:
