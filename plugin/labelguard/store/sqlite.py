@@ -34,6 +34,9 @@ _CHECKPOINT_SECONDS = 0.5
 _CHECKPOINT_PAGES = 4000
 """Pages of the write-ahead log after which the writer itself empties it: by then next to nothing is left to do."""
 
+_READER_CACHE = 512
+"""KiB of pages that each of the many readers keeps: what it leaves out, the system's own cache has."""
+
 
 class Sqlite:
     """A store file with its lock files beside it."""
@@ -134,6 +137,7 @@ def _engine(url: URL, *, begin: str, durable: bool, read_only: bool = False) -> 
         cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
         if read_only:
             cursor.execute("PRAGMA query_only=ON")
+            cursor.execute(f"PRAGMA cache_size=-{_READER_CACHE}")
         cursor.close()
 
     @sa.event.listens_for(engine, "begin")
