@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from labelguard.store.backend import Role, StoreError, as_json
+from labelguard.store.statements import command
 
 LOCK_SECONDS = 10.0
 """How long another process (a command, a backup) may hold the file until we say that it cannot be used."""
@@ -142,6 +143,6 @@ def _engine(url: URL, *, begin: str, durable: bool, read_only: bool = False) -> 
 
     @sa.event.listens_for(engine, "begin")
     def _begin(conn: sa.Connection) -> None:
-        conn.exec_driver_sql(begin)
+        command(conn, begin)
 
     return engine
