@@ -69,6 +69,15 @@ _DUE = sa.or_(actions.c.next_at.is_(None), actions.c.next_at <= sa.bindparam("no
 
 _DELIVERABLE = ("approved", "delivering")
 
+# Asked for, and the overlap not given back yet.
+_OPINIONS = sa.select(actions).where(
+    actions.c.project == sa.bindparam("project"),
+    actions.c.kind == "second-opinion",
+    actions.c.state == "done",
+    actions.c.undo["overlap"].as_string().is_not(None),
+    actions.c.undo["closed"].as_string().is_(None),
+)
+
 # Answered, taken back or refused, and still written on the task.
 _NOTED = sa.select(actions).where(
     actions.c.project == sa.bindparam("project"),
@@ -720,15 +729,14 @@ class Outbox:
             with self._store.read() as conn:
                 if not records.actions_enabled(conn):
                     return done
-                opinions = records.list_actions(conn, project=project, kind="second-opinion", states=("done",))
+                opinions = [dict(row) for row in conn.execute(_OPINIONS, {"project": project}).mappings()]
                 noted = [dict(row) for row in conn.execute(_NOTED, {"project": project}).mappings()]
                 commented = [dict(row) for row in conn.execute(_COMMENTED, {"project": project}).mappings()]
             for row in opinions:
-                if row["undo"] and not row["undo"].get("closed"):
-                    with _passing_over(row):
-                        what = self._settle_opinion(studio, row, role)
-                        if what is not None:
-                            done[what] += 1
+                with _passing_over(row):
+                    what = self._settle_opinion(studio, row, role)
+                    if what is not None:
+                        done[what] += 1
             for row in noted:
                 with _passing_over(row):
                     self._clear_note(row, role)
