@@ -87,11 +87,14 @@ def their(method: str) -> Callable[[pd.DataFrame], pd.Series[Any]]:
     settings = SETTINGS.get(method, {})
 
     def labels(frame: pd.DataFrame) -> pd.Series[Any]:
+        renamed = frame.rename(columns={"annotator": "worker", "value": "label"})[["task", "worker", "label"]]
+        if method == "MMSR":  # takes numbers for something else
+            by_name: pd.Series[Any] = made(**settings).fit_predict(renamed)
+            return by_name
         # Numbers in the order of the names: the same answers, and pandas looks them up in two thirds of the time.
-        tasks, task = np.unique(frame["task"].to_numpy(object), return_inverse=True)
-        worker = np.unique(frame["annotator"].to_numpy(object), return_inverse=True)[1]
-        coded = pd.DataFrame({"task": task, "worker": worker, "label": frame["value"].to_numpy()})
-        found: pd.Series[Any] = made(**settings).fit_predict(coded)
+        tasks, task = np.unique(renamed["task"].to_numpy(object), return_inverse=True)
+        worker = np.unique(renamed["worker"].to_numpy(object), return_inverse=True)[1]
+        found: pd.Series[Any] = made(**settings).fit_predict(renamed.assign(task=task, worker=worker))
         return found.set_axis(tasks[found.index])
 
     return labels

@@ -25,6 +25,7 @@ from labelguard.events import Annotation, Project, Task
 from labelguard.settings import Settings
 from labelguard.store import Store, records, schema
 from labelguard.web.page import page_blueprint
+from labelguard.web.protected import Protected
 
 NOW = datetime(2026, 5, 4, 9, 0, tzinfo=UTC)
 ANN, BEN = User(5, "ann@example.com", "Ann"), User(6, "ben@example.com", "Ben")
@@ -123,6 +124,7 @@ class World:
             patience=0.1,
         )
         app.register_blueprint(page)
+        app.wsgi_app = Protected(app.wsgi_app)  # type: ignore[method-assign]
         self.app = app
         self.policy()
 

@@ -20,36 +20,17 @@ from labelguard.outbox import Outbox
 from labelguard.settings import Settings
 from labelguard.store import Store
 from labelguard.store.core import StoreError
-from labelguard.web import page
 from labelguard.web.api import api_blueprint
 from labelguard.web.forwarded import TrustedProxies
 from labelguard.web.health import health_blueprint
 from labelguard.web.metrics import Metrics
 from labelguard.web.page import page_blueprint
+from labelguard.web.protected import Protected, is_in_studio
 from labelguard.web.sessions import Sessions, Throttle
 from labelguard.web.status import status_blueprint
 from labelguard.web.webhook import webhook_blueprint
 
 log = logging.getLogger(__name__)
-
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-_HEADERS = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 
 _SENTENCES = {
     400: "The request cannot be understood.",
@@ -58,8 +39,6 @@ _SENTENCES = {
     413: "The request is too large.",
     415: "The request has a content type that cannot be read here.",
 }
-
-_FOR_A_YEAR = "max-age=31536000"
 
 # Wrong API tokens, at the sign-in and the API together.
 _FAILURES_OF_ONE_ADDRESS = 10
@@ -111,23 +90,12 @@ def create_app(
     app.register_blueprint(page_blueprint(store, engine, studio, settings, clock, patience=patience))
     app.register_blueprint(status_blueprint(store, outbox, sessions, throttle, settings, clock))
 
-    app.wsgi_app = TrustedProxies(app.wsgi_app, settings.trusted_proxies)  # type: ignore[method-assign]
-    app.after_request(_protect)
+    app.wsgi_app = TrustedProxies(Protected(app.wsgi_app), settings.trusted_proxies)  # type: ignore[method-assign]
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(StoreError, _store_error)
     app.register_error_handler(sa.exc.SQLAlchemyError, _store_error)
     app.register_error_handler(Exception, _bug)
     return app
-
-
-def _protect(response: Response) -> Response:
-    there = {name.lower() for name in response.headers.keys()}  # noqa: SIM118 - werkzeug's are no dict
-    ours = page.HEADERS if _in_studio() else _HEADERS
-    response.headers.extend([(name, value) for name, value in ours.items() if name.lower() not in there])
-    # Not for what is served on Label Studio's own address: whether that is reached with TLS is not ours to say.
-    if request.is_secure and not _in_studio():
-        response.headers.setdefault("Strict-Transport-Security", _FOR_A_YEAR)
-    return response
 
 
 def _http_error(error: HTTPException) -> Response:
@@ -165,4 +133,4 @@ def _answer(status: int, sentence: str) -> Response:
 
 def _in_studio() -> bool:
     """Whether a request is for what is served on Label Studio's own address, where no page of ours may be."""
-    return request.path.startswith("/page")
+    return is_in_studio(request.path)

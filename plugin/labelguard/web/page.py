@@ -38,15 +38,6 @@ _SESSION_LIFE = timedelta(hours=1)
 _WHOAMI_LIFE = timedelta(seconds=5)
 # The longest id Label Studio can have; larger numbers would not fit the store.
 _LARGEST_ID = 2**63 - 1
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; sandbox",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-"""For everything on Label Studio's own address."""
 
 
 class _RefusedError(Exception):
@@ -207,12 +198,6 @@ def page_blueprint(
             # A policy that cannot be used (a rule was uninstalled, say) stops nobody's save.
             blocks = []
         return jsonify(blocks=[{"rule": block["rule"], "text": block["text"]} for block in blocks])
-
-    @page.after_request
-    def protect(response: Response) -> Response:
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        return response
 
     @page.errorhandler(_RefusedError)
     def refused(error: _RefusedError) -> tuple[Response, int]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 
+import msgspec
 import sqlalchemy as sa
 import structlog
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from labelguard.engine import Engine
@@ -75,9 +76,10 @@ def webhook_blueprint(store: Store, engine: Engine, settings: Settings, metrics:
 
         receipt = engine.receive(project, event, wait=settings.inline_deadline)
         measured.taken(event.action, duplicate=receipt.duplicate, inline=receipt.processed)
-        with structlog.contextvars.bound_contextvars(delivery=receipt.delivery):
-            log.info("A delivery was taken in: %s of project %d", event.action, project)
-        return jsonify({"delivery": receipt.delivery, "duplicate": receipt.duplicate, "processed": receipt.processed})
+        if log.isEnabledFor(logging.INFO):
+            with structlog.contextvars.bound_contextvars(delivery=receipt.delivery):
+                log.info("A delivery was taken in: %s of project %d", event.action, project)
+        return Response(msgspec.json.encode(receipt), mimetype="application/json")
 
     def _refused(status: int, reason: str, project: int, size: int) -> Response:
         log.warning("A delivery for project %d was refused (%d): %s", project, status, reason)
