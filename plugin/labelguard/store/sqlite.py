@@ -124,6 +124,8 @@ def _engine(url: URL, *, begin: str, durable: bool, read_only: bool = False) -> 
         json_serializer=as_json,
         pool_size=16,
         max_overflow=48,
+        # The last one again: each keeps its pages and statements, and sixteen would keep all of them.
+        pool_use_lifo=True,
         connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False},
     )
 
