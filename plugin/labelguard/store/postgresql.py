@@ -266,9 +266,9 @@ def _engine(url: URL, session: dict[str, str], *, size: int, overflow: int) -> s
         pool_size=size,
         max_overflow=overflow,
         pool_timeout=LOCK_SECONDS,
-        # A server that was started again is found without hand work.
         # The last one again: each has a process of the server with its own memory.
         pool_use_lifo=True,
+        # A server that was started again is found without hand work.
         pool_pre_ping=True,
         # What the address itself says, counts.
         connect_args={name: value for name, value in _CONNECT.items() if name not in url.query},
