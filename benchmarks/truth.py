@@ -15,6 +15,7 @@ steps for both, in one run; then how memory grows.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -79,22 +80,22 @@ def keep(frame: pd.DataFrame, per_task: int, draw: int) -> pd.DataFrame:
     return shuffled[shuffled.groupby("task").cumcount() < per_task].sort_index()
 
 
-def their(method: str) -> Callable[[pd.DataFrame], pd.Series[Any]]:
-    """One of crowd-kit's methods with its defaults, as a function from judgments to labels."""
+def their(method: str) -> Callable[[pd.DataFrame], pd.Series[Any] | None]:
+    """One of crowd-kit's methods with its defaults, as a function from judgments to labels; None where it fails."""
     from crowdkit import aggregation
 
     made = getattr(aggregation, THEIRS[method])
     settings = SETTINGS.get(method, {})
 
-    def labels(frame: pd.DataFrame) -> pd.Series[Any]:
+    def labels(frame: pd.DataFrame) -> pd.Series[Any] | None:
         renamed = frame.rename(columns={"annotator": "worker", "value": "label"})[["task", "worker", "label"]]
-        if method == "MMSR":  # takes numbers for something else
-            by_name: pd.Series[Any] = made(**settings).fit_predict(renamed)
-            return by_name
         # Numbers in the order of the names: the same answers, and pandas looks them up in two thirds of the time.
         tasks, task = np.unique(renamed["task"].to_numpy(object), return_inverse=True)
         worker = np.unique(renamed["worker"].to_numpy(object), return_inverse=True)[1]
-        found: pd.Series[Any] = made(**settings).fit_predict(renamed.assign(task=task, worker=worker))
+        try:
+            found: pd.Series[Any] = made(**settings).fit_predict(renamed.assign(task=task, worker=worker))
+        except ValueError:  # MMSR finds no skills in some draws
+            return None
         return found.set_axis(tasks[found.index])
 
     return labels
@@ -128,8 +129,10 @@ class Cache:
                 file.write(",".join(map(str, (*key, *scores))) + "\n")
 
 
-def scores(labels: pd.Series[Any], gold: pd.Series[Any]) -> tuple[float, float]:
-    """Accuracy and macro-F1 in percent; a task without a label counts as wrong."""
+def scores(labels: pd.Series[Any] | None, gold: pd.Series[Any]) -> tuple[float, float]:
+    """Accuracy and macro-F1 in percent; a task without a label counts as wrong, no labels at all as not measured."""
+    if labels is None:
+        return math.nan, math.nan
     found = labels.reindex(gold.index)
     return 100 * float((found == gold).mean()), 100 * float(f1_score(gold, found, average="macro"))
 
