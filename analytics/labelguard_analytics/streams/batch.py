@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labelguard_analytics.streams import learning
-from labelguard_analytics.streams.learning import FOREVER
-from labelguard_analytics.streams.odds import Array, Whole, evidence, partial_gains, reaches
+from labelguard_analytics.streams.odds import Array, Whole, evidence, partial_gains, reaches, shortfall
 
 if TYPE_CHECKING:
     from labelguard_analytics.streams.side import Side
@@ -33,62 +32,59 @@ def take_many(side: Side, values: Array) -> None:
     while at < len(values):
         rest = values[at:]
         if side.found is not None:
-            side.settled += len(rest)
+            side.n += len(rest)
             return
-        if side.warming_up:
-            at += _warm_up(side, rest)
+        if not side.watching:
+            at += _warm_up(side, rest[: side.left])
             continue
-        until = side.block_end - side.n
-        blocks = min(ahead, max(0, (len(rest) - until) // learning.BLOCK + 1))
-        length = _AT_ONCE if until > _AT_ONCE else until + (blocks - 1) * learning.BLOCK if blocks else len(rest)
-        taken, as_expected = _stretch(side, rest[:length], until, blocks)
+        blocks = min(ahead, max(0, (len(rest) - side.left) // learning.BLOCK + 1))
+        whole = side.left + (blocks - 1) * learning.BLOCK
+        length = _AT_ONCE if side.left > _AT_ONCE else whole if blocks else len(rest)
+        taken, as_expected = _stretch(side, rest[:length], blocks)
         ahead = min(_AHEAD, 4 * ahead) if as_expected else 1
         at += taken
 
 
 def _warm_up(side: Side, values: Array) -> int:
-    part = values[: side.block_end - side.n]
-    below = np.flatnonzero(part < 1.0)
-    if len(below):
-        last = int(below[-1]) + 1
-        side.missing = float(np.add.accumulate(np.concatenate(([side.missing], 1.0 - part[below])))[-1])
-        side.settled += side.run + last
-        side.run = len(part) - last
-        side.room = side.block_end - side.settled
-    else:
-        side.run += len(part)
-    if side.run == side.room:
+    side.missing += float(shortfall(values).sum())
+    side.n += len(values)
+    if not side.left:
         side.end_block()
-    return len(part)
+    return len(values)
 
 
 class _Blocks:
     """What is learnt at the end of each block if every block is learnt."""
 
     def __init__(self, side: Side, missing: list[float]) -> None:
-        learnt, size, waiting, mark = side.learnt, side.size, list(side.waiting), side.block_mark
-        self.indices = [side.index]
-        """The row of the level in each block."""
-        self.before = [(learnt, size, list(waiting), mark)]
-        """What is known before each block ends."""
+        learnt, size, mark, first = side.learnt, side.size, side.block_mark, 0
+        self.blocks = list(side.waiting)
+        """What was missing in each block that waits or ends."""
+        self.before = []
+        """What is known before each block ends: what is learnt, from how many, the mark, and which blocks wait."""
         self.joins: list[bool] = []
         """Whether a block joins at the end of each."""
         for i, total in enumerate(missing):
-            waiting.append(total - mark)
+            self.before.append((learnt, size, mark, slice(first, len(self.blocks))))
+            self.blocks.append(total - mark)
             mark = total
-            self.joins.append(len(waiting) > learning.waiting_blocks(side.block_end + i * learning.BLOCK))
-            if self.joins[-1]:
-                learnt, size = learning.joined(learnt, size, waiting.pop(0))
-            self.before.append((learnt, size, list(waiting), mark))
-            self.indices.append(learning.learnt_index(learnt, size))
+            until = len(self.blocks) - learning.waiting_blocks(side.block_end + i * learning.BLOCK)
+            self.joins.append(first < until)
+            while first < until:
+                learnt, size = learning.joined(learnt, size, self.blocks[first])
+                first += 1
+        self.before.append((learnt, size, mark, slice(first, len(self.blocks))))
+        sizes = np.array([known[:2] for known in self.before[1:]]).reshape(-1, 2)
+        self.indices = np.concatenate(([side.index], learning.learnt_indices(sizes[:, 0], sizes[:, 1])))
+        """The row of the level in each block."""
 
 
-def _stretch(side: Side, values: Array, until: int, blocks: int) -> tuple[int, bool]:
+def _stretch(side: Side, values: Array, blocks: int) -> tuple[int, bool]:
     """Take values up to a detection or a block that is not learnt; how many, and whether all went as expected."""
     below = np.flatnonzero(values < 1.0)
-    ends = until + learning.BLOCK * np.arange(blocks)
+    ends = side.left + learning.BLOCK * np.arange(blocks)
     if not len(below) and not blocks:
-        side.run += len(values)
+        side.take_run(len(values), 0, 0)
         return len(values), True
 
     # The moments in order. `before` values come before each, and `after` values when it is over.
@@ -98,16 +94,16 @@ def _stretch(side: Side, values: Array, until: int, blocks: int) -> tuple[int, b
     is_end[place + np.arange(blocks)] = True
     after = np.where(is_end, before, before + 1)
     block = np.cumsum(is_end) - is_end
-    short = np.where(is_end, 0.0, 1.0 - values[np.where(is_end, 0, before)])
-    missing = np.add.accumulate(np.concatenate(([side.missing], short)))
+    value = np.where(is_end, 1.0, values[np.where(is_end, 0, before)])
+    missing = np.cumsum(np.concatenate(([side.missing], shortfall(value))))
 
     plan = _Blocks(side, missing[1:][is_end].tolist())
-    index = np.array(plan.indices)[block]
-    calm = before - np.concatenate(([-side.run], after[:-1]))
+    index = plan.indices[block]
+    calm = before - np.concatenate(([0], after[:-1]))
     losses = calm[:, None] * side.odds.losses[index]
     gains = side.odds.gains[index]
     gains[is_end] = 0.0
-    partial = np.flatnonzero((short > 0.0) & (short < 1.0))
+    partial = np.flatnonzero((value > 0.0) & (value < 1.0))
     if len(partial):
         gains[partial] = partial_gains(values[before[partial]], index[partial])
 
@@ -126,15 +122,14 @@ def _stretch(side: Side, values: Array, until: int, blocks: int) -> tuple[int, b
         stop, expected = int(unlearnt[0]), False
     found = _detection(then, log_thresholds, is_end, stop)
     stop = stop if found is None else found
-    _commit(side, stop, logs, then, before, after, missing, plan, int(block[stop]), 0.0 < short[stop] < 1.0)
+    _commit(side, stop, logs, then, before, after, missing, plan, int(block[stop]))
     if found is not None:
-        side.found = side.settled
-        side.room = FOREVER
+        side.found = side.n
     elif is_end[stop]:
         side.end_block()
     if found is not None or not expected:
         return int(after[stop]), expected
-    side.run = len(values) - int(after[stop])
+    side.take_run(len(values) - int(after[stop]), 0, 0)
     return len(values), True
 
 
@@ -158,7 +153,6 @@ def _commit(
     missing: Array,
     plan: _Blocks,
     block: int,
-    partial: bool,
 ) -> None:
     """Bring the side to its state at one of the moments."""
     n = side.n
@@ -167,13 +161,12 @@ def _commit(
         if len(none):
             last = int(none[-1])
             side.starts[i], side.marks[i] = n + int(before[last]), float(missing[last])
-        if then[stop, i] == 0.0 and partial:
+        if then[stop, i] == 0.0:
             side.starts[i], side.marks[i] = n + int(after[stop]), float(missing[stop + 1])
     side.logs = then[stop].tolist()
-    side.settled, side.run = n + int(after[stop]), 0
+    side.n = n + int(after[stop])
     side.missing = float(missing[stop + 1])
-    side.learnt, side.size, waiting, side.block_mark = plan.before[block]
-    side.waiting = list(waiting)
+    side.learnt, side.size, side.block_mark, waiting = plan.before[block]
+    side.waiting = plan.blocks[waiting]
     side.block_end += learning.BLOCK * block
-    side.room = side.block_end - side.settled
-    side.use(plan.indices[block])
+    side.use(int(plan.indices[block]))

@@ -36,6 +36,7 @@ LOWEST, HIGHEST = 0.01, 0.99
 """The levels thresholds are calibrated for. A higher level is watched as if it were the highest."""
 _FLOOR = math.floor(LOWEST * GRID)
 _UNIT = 2.0**30
+_SHORT = 2.0**24
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ class Odds:
     log_thresholds: Array
     """The logarithm of the evidence at which a fall counts as detected, one for each level."""
 
-    rows: dict[int, tuple[list[float], list[float], float]] = field(default_factory=dict)
+    rows: dict[int, tuple[tuple[tuple[float, float], ...], float]] = field(default_factory=dict)
     """Rows in use as plain numbers, which are quicker for single values."""
 
-    def row(self, index: int) -> tuple[list[float], list[float], float]:
-        """Losses, gains and the logarithm of the threshold at one level."""
+    def row(self, index: int) -> tuple[tuple[tuple[float, float], ...], float]:
+        """Loss and gain for each odds ratio, and the logarithm of the threshold, at one level."""
         if index not in self.rows:
-            row = self.losses[index].tolist(), self.gains[index].tolist(), float(self.log_thresholds[index])
-            self.rows[index] = row
+            steps_ = zip(self.losses[index].tolist(), self.gains[index].tolist(), strict=True)
+            self.rows[index] = tuple(steps_), float(self.log_thresholds[index])
         return self.rows[index]
 
 
@@ -88,6 +89,11 @@ def watched(level: Any) -> Any:
 def index_of(level: float) -> int:
     """The row of a level."""
     return math.floor(level * GRID)
+
+
+def shortfall(x: Any) -> Any:
+    """What a value, or each of an array, is short of 1, in multiples whose sums are exact."""
+    return (1.0 - x) * _SHORT // 1.0 / _SHORT
 
 
 def partial_gain(x: float, index: int) -> list[float]:

@@ -1,9 +1,8 @@
 """One direction of a detector: is the level of these values falling?
 
-Values of 1 are the usual case and cost next to nothing: they are only counted, and what they take away is
-settled at the next value below 1, the only kind that can raise the evidence. Single values and batches go
-through the same arithmetic, which is exact (:mod:`~labelguard_analytics.streams.odds`), so both end in the same
-state; a batch does it for many values at once.
+A detector counts values of 1 and 0 for as long as they cannot make any difference by themselves, and hands over
+runs of them. Single values, runs and batches go through the same arithmetic, which is exact
+(:mod:`~labelguard_analytics.streams.odds`), so all end in the same state.
 """
 
 from __future__ import annotations
@@ -14,38 +13,22 @@ from typing import Any
 
 from labelguard_analytics.streams import batch, learning
 from labelguard_analytics.streams.learning import FOREVER
-from labelguard_analytics.streams.odds import GRID, RATIOS, Array, evidence, index_of, odds, partial_gain
+from labelguard_analytics.streams.odds import GRID, RATIOS, Array, evidence, index_of, odds, partial_gain, shortfall
 
-_KEPT = (
-    "run",
-    "settled",
-    "missing",
-    "found",
-    "logs",
-    "starts",
-    "marks",
-    "learnt",
-    "size",
-    "waiting",
-    "block_end",
-    "block_mark",
-    "index",
-)
+_KEPT = ("n", "missing", "found", "logs", "starts", "marks", "learnt", "size", "waiting", "block_end", "block_mark", "index")
 
 
 class Side:
     """Watches values between 0 and 1 for a fall of their level, which is known, or learnt where it is None."""
 
-    __slots__ = (*_KEPT, "gains", "log_threshold", "losses", "odds", "room")
+    __slots__ = (*_KEPT, "calm", "log_threshold", "odds", "steps")
 
     def __init__(self, level: float | None, run_length: float) -> None:
         self.odds = odds(float(run_length), level is None)
-        self.run = 0
-        """Values of 1 since the last value below 1 or the end of a block: seen, but not settled yet."""
-        self.settled = 0
-        """All values before those."""
+        self.n = 0
+        """How many values have been seen."""
         self.missing = 0.0
-        """What the settled values were short of being all 1."""
+        """What they were short of being all 1."""
         self.found: int | None = None
         """The value at which a fall was detected."""
         self.logs = [0.0] * len(RATIOS)
@@ -64,26 +47,33 @@ class Side:
         """The value with which the block ends."""
         self.block_mark = 0.0
         """What was missing when the block began."""
-        self.index = 0 if level is None else index_of(level)
+        self.index = 0
         """The row of the level in use."""
-        self.use(self.index)
-        self.room = self.block_end
-        """How long ``run`` may become until the block ends."""
+        self.use(0 if level is None else index_of(level))
 
     def use(self, index: int) -> None:
         """Watch the level of a row from now on."""
         self.index = index
-        self.losses, self.gains, self.log_threshold = self.odds.row(index)
+        self.steps, self.log_threshold = self.odds.row(index)
+        self.calm = self._calm(max(self.logs))
+        """The most values of 0 among which only the last may be a detection."""
+
+    def _calm(self, highest: float) -> int:
+        gain = self.steps[-1][1]  # the largest
+        if not self.watching or not gain:
+            return FOREVER
+        calm = int((self.log_threshold - highest) / gain)
+        return calm if calm > 1 else 1
 
     @property
-    def n(self) -> int:
-        """How many values have been seen."""
-        return self.settled + self.run
+    def watching(self) -> bool:
+        """Whether values are held against the level: not before it is learnt, nor after a detection."""
+        return self.found is None and self.block_end != learning.WARM_UP
 
     @property
-    def warming_up(self) -> bool:
-        """Whether values only teach so far."""
-        return self.block_end == learning.WARM_UP
+    def left(self) -> int:
+        """How many values are left until the block ends."""
+        return FOREVER if self.found is not None else self.block_end - self.n
 
     @property
     def threshold(self) -> float:
@@ -93,9 +83,7 @@ class Side:
     @property
     def evidence(self) -> float:
         """The evidence now; that at the detection once there was one."""
-        if self.found is not None or self.warming_up:
-            return evidence(self.logs)
-        return evidence([max(0.0, log - self.run * loss) for log, loss in zip(self.logs, self.losses, strict=True)])
+        return evidence(self.logs)
 
     @property
     def usual(self) -> float | None:
@@ -112,105 +100,87 @@ class Side:
     @property
     def since(self) -> float:
         """The mean of the values from the likely fall to the detection."""
-        at = self.settled if self.found is None else self.found
+        at = self.n if self.found is None else self.found
         return 1.0 - (self.missing - self.marks[self._leading]) / max(1, at - self.start)
 
     @property
     def _leading(self) -> int:
         return max(range(len(RATIOS)), key=self.logs.__getitem__)
 
-    def take(self, x: float) -> None:
-        """Take one value."""
-        if x == 1.0:
-            self.run += 1
-            if self.run == self.room:
-                self.end_block()
-        elif x == 0.0:
-            self.take_zero()
-        elif self.found is None and not self.warming_up:
-            self._take_below(1.0 - x, partial_gain(x, self.index))
-            for i, log in enumerate(self.logs):
-                if log <= 0.0:  # above the level: it took evidence away
-                    self.logs[i], self.starts[i], self.marks[i] = 0.0, self.n, self.missing
-        else:
-            self._count(1.0 - x)
+    def take_run(self, before: int, zeros: int, after: int) -> None:
+        """Take values of 1, then of 0, then of 1.
 
-    def take_zero(self) -> None:
-        """Take a value of 0: the quick way for it."""
-        if self.found is None and self.block_end != learning.WARM_UP:
-            self._take_below(1.0, self.gains)
-        else:
-            self._count(1.0)
-
-    def _count(self, short: float) -> None:
-        """Take a value below 1 that is not held against anything."""
+        There are at most ``calm`` of 0, fewer if any come after them, and at most ``left`` in all.
+        """
         if self.found is not None:
-            self.settled += 1
+            self.n += before + zeros + after
             return
-        self.settled += self.run + 1
-        self.run = 0
-        self.missing += short
-        self.room = self.block_end - self.settled
-        if self.room == 0:
+        logs, starts, marks, missing = self.logs, self.starts, self.marks, self.missing
+        n = self.n + before
+        self.n = end = n + zeros + after
+        self.missing = short = missing + zeros
+        if self.block_end != learning.WARM_UP:
+            highest = 0.0
+            i = 0
+            for loss, gain in self.steps:
+                log = logs[i] - before * loss
+                if log <= 0.0:
+                    starts[i], marks[i] = n, missing
+                    log = 0.0
+                log += zeros * gain - after * loss
+                if log <= 0.0:
+                    starts[i], marks[i] = end, short
+                    log = 0.0
+                elif log > highest:
+                    highest = log
+                logs[i] = log
+                i += 1  # noqa: SIM113 - enumerate costs a tenth of the speed
+            self._look(highest)
+        if end == self.block_end:
             self.end_block()
 
-    def _take_below(self, short: float, gains: list[float]) -> None:
-        logs, run, missing = self.logs, self.run, self.missing
-        n = self.settled + run
-        highest = 0.0
-        i = 0
-        for loss, gain in zip(self.losses, gains):  # noqa: B905 - strict costs a tenth of the speed
-            log = logs[i] - run * loss
-            if log <= 0.0:
-                self.starts[i], self.marks[i] = n, missing
-                log = 0.0
-            log += gain
-            logs[i] = log
-            if log > highest:
-                highest = log
-            i += 1  # noqa: SIM113 - as above
-        self.run = 0
-        self.settled = n + 1
-        self.missing = missing + short
-        if highest >= self.log_threshold and evidence(logs) >= self.threshold:
-            self.found = self.settled
-            self.room = FOREVER
+    def take(self, x: float) -> None:
+        """Take one value between 0 and 1."""
+        if x in (0.0, 1.0):
+            self.take_run(int(x), 1 - int(x), 0)
             return
-        self.room = self.block_end - self.settled
-        if self.room == 0:
+        self.n += 1
+        if self.found is not None:
+            return
+        n, missing = self.n, self.missing
+        self.missing += shortfall(x)
+        if self.watching:
+            for i, gain in enumerate(partial_gain(x, self.index)):
+                if self.logs[i] == 0.0:
+                    self.starts[i], self.marks[i] = n - 1, missing
+                self.logs[i] += gain
+                if self.logs[i] <= 0.0:  # above the level: it took evidence away
+                    self.logs[i], self.starts[i], self.marks[i] = 0.0, n, self.missing
+            self._look(max(self.logs))
+        if n == self.block_end:
             self.end_block()
 
-    def settle(self) -> None:
-        """Take away what the run of ones takes."""
-        n = self.settled = self.settled + self.run
-        for i, loss in enumerate(self.losses):
-            log = self.logs[i] - self.run * loss
-            if log <= 0.0:
-                self.logs[i], self.starts[i], self.marks[i] = 0.0, n, self.missing
-            else:
-                self.logs[i] = log
-        self.run = 0
+    def _look(self, highest: float) -> None:
+        """Is it a detection now?"""
+        if highest >= self.log_threshold and evidence(self.logs) >= self.threshold:
+            self.found = self.n
+        self.calm = self._calm(highest)
 
     def end_block(self) -> None:
         """Learn what may be learnt now."""
         if self.found is not None:
             return
-        if self.warming_up:
-            self.settled += self.run
-            self.run = 0
+        if not self.watching:
             self.learnt, self.size = self.missing, float(learning.WARM_UP)
-            self.starts = [self.settled] * len(RATIOS)
+            self.starts = [self.n] * len(RATIOS)
             self.marks = [self.missing] * len(RATIOS)
         else:
-            self.settle()
             self.waiting.append(self.missing - self.block_mark)
-            if len(self.waiting) > learning.waiting_blocks(self.settled):
-                block = self.waiting.pop(0)
-                if evidence(self.logs) < math.exp(learning.GUARD * self.log_threshold):
-                    self.learnt, self.size = learning.joined(self.learnt, self.size, block)
+            if evidence(self.logs) < math.exp(learning.GUARD * self.log_threshold):
+                while len(self.waiting) > learning.waiting_blocks(self.n):
+                    self.learnt, self.size = learning.joined(self.learnt, self.size, self.waiting.pop(0))
         self.block_mark = self.missing
         self.block_end += learning.BLOCK
-        self.room = learning.BLOCK
         self.use(learning.learnt_index(self.learnt, self.size))
 
     def take_many(self, values: Array) -> None:
@@ -220,8 +190,6 @@ class Side:
     def to_state(self) -> dict[str, Any]:
         """Everything as plain JSON values."""
         state = {name: getattr(self, name) for name in _KEPT}
-        if self.found is not None:
-            state |= {"settled": self.n, "run": 0}
         return {name: list(value) if isinstance(value, list) else value for name, value in state.items()}
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -236,4 +204,3 @@ class Side:
             value = state[name]
             setattr(self, name, list(value) if isinstance(value, list) else value)
         self.use(self.index)
-        self.room = FOREVER if self.found is not None else self.block_end - self.settled
