@@ -48,35 +48,35 @@ def take_many(side: Side, values: Array) -> None:
 def _warm_up(side: Side, values: Array) -> int:
     side.missing += float(shortfall(values).sum())
     side.n += len(values)
+    side.rest()
     if not side.left:
         side.end_block()
     return len(values)
 
 
 class _Blocks:
-    """What is learnt at the end of each block if every block is learnt."""
+    """What is learnt at the end of each block if every block is learnt that need not wait."""
 
     def __init__(self, side: Side, missing: list[float]) -> None:
-        learnt, size, mark, first = side.learnt, side.size, side.block_mark, 0
-        self.blocks = list(side.waiting)
+        self.marks = [side.block_mark, *missing]
+        """What was missing when each block began."""
+        self.blocks = side.waiting + np.diff(self.marks).tolist()
         """What was missing in each block that waits or ends."""
-        self.before = []
-        """What is known before each block ends: what is learnt, from how many, the mark, and which blocks wait."""
-        self.joins: list[bool] = []
-        """Whether a block joins at the end of each."""
-        for i, total in enumerate(missing):
-            self.before.append((learnt, size, mark, slice(first, len(self.blocks))))
-            self.blocks.append(total - mark)
-            mark = total
-            until = len(self.blocks) - learning.waiting_blocks(side.block_end + i * learning.BLOCK)
-            self.joins.append(first < until)
-            while first < until:
+        learnt, size, first = side.learnt, side.size, 0
+        self.known = [(learnt, size, first)]
+        """In each block: what is learnt, from how many values, and the first block that waits."""
+        for i in range(len(missing)):
+            last = len(side.waiting) + i + 1 - learning.waiting_blocks(side.block_end + i * learning.BLOCK)
+            while first < last:
                 learnt, size = learning.joined(learnt, size, self.blocks[first])
                 first += 1
-        self.before.append((learnt, size, mark, slice(first, len(self.blocks))))
-        sizes = np.array([known[:2] for known in self.before[1:]]).reshape(-1, 2)
-        self.indices = np.concatenate(([side.index], learning.learnt_indices(sizes[:, 0], sizes[:, 1])))
+            self.known.append((learnt, size, first))
+        known = np.array(self.known)
+        self.joins = np.diff(known[:, 2]) > 0.0
+        """Whether a block joins at the end of each."""
+        self.indices = learning.learnt_indices(known[:, 0], known[:, 1]) if missing else np.array([side.index])
         """The row of the level in each block."""
+        self.indices[0] = side.index
 
 
 def _stretch(side: Side, values: Array, blocks: int) -> tuple[int, bool]:
@@ -87,28 +87,32 @@ def _stretch(side: Side, values: Array, blocks: int) -> tuple[int, bool]:
         side.take_run(len(values), 0, 0)
         return len(values), True
 
-    # The moments in order. `before` values come before each, and `after` values when it is over.
+    # The moments in order: ends of blocks, values between 0 and 1, and runs of 0 in a block. `before` values come
+    # before each, and `after` values when it is over.
     place = np.searchsorted(below, ends)
     before = np.insert(below, place, ends)
     is_end = np.zeros(len(before), dtype=bool)
     is_end[place + np.arange(blocks)] = True
-    after = np.where(is_end, before, before + 1)
-    block = np.cumsum(is_end) - is_end
     value = np.where(is_end, 1.0, values[np.where(is_end, 0, before)])
-    missing = np.cumsum(np.concatenate(([side.missing], shortfall(value))))
+    zero = value == 0.0
+    first = np.flatnonzero(np.concatenate(([True], ~(zero[1:] & zero[:-1] & (np.diff(before) == 1)))))
+    count = np.diff(np.concatenate((first, [len(before)])))
+    before, is_end, value = before[first], is_end[first], value[first]
+    after = before + np.where(is_end, 0, count)
+    block = np.cumsum(is_end) - is_end
+    missing = np.cumsum(np.concatenate(([side.missing], count * shortfall(value))))
 
     plan = _Blocks(side, missing[1:][is_end].tolist())
     index = plan.indices[block]
     calm = before - np.concatenate(([0], after[:-1]))
-    losses = calm[:, None] * side.odds.losses[index]
-    gains = side.odds.gains[index]
+    gains = count[:, None] * side.odds.gains[index]
     gains[is_end] = 0.0
     partial = np.flatnonzero((value > 0.0) & (value < 1.0))
     if len(partial):
-        gains[partial] = partial_gains(values[before[partial]], index[partial])
+        gains[partial] = partial_gains(value[partial], index[partial])
 
     # Before each moment: the sum of all steps above its lowest point so far.
-    steps = -losses
+    steps = -calm[:, None] * side.odds.losses[index]
     steps[1:] += gains[:-1]
     sums = np.array(side.logs) + np.cumsum(steps, axis=0)
     logs = sums - np.minimum(np.minimum.accumulate(sums, axis=0), 0.0)
@@ -120,11 +124,16 @@ def _stretch(side: Side, values: Array, blocks: int) -> tuple[int, bool]:
     unlearnt = unlearnt[reaches(logs[unlearnt], learning.GUARD * log_thresholds[unlearnt])]
     if len(unlearnt):
         stop, expected = int(unlearnt[0]), False
-    found = _detection(then, log_thresholds, is_end, stop)
-    stop = stop if found is None else found
+    found = _detection(logs[: stop + 1], gains, count, log_thresholds)
+    if found is not None:
+        stop, taken = found
+        then[stop] = logs[stop] + gains[stop] * taken / count[stop]
+        missing[stop + 1] = missing[stop] + taken * shortfall(value[stop])
+        after[stop] = before[stop] + taken
     _commit(side, stop, logs, then, before, after, missing, plan, int(block[stop]))
     if found is not None:
         side.found = side.n
+        side.rest()
     elif is_end[stop]:
         side.end_block()
     if found is not None or not expected:
@@ -133,13 +142,14 @@ def _stretch(side: Side, values: Array, blocks: int) -> tuple[int, bool]:
     return len(values), True
 
 
-def _detection(
-    then: Array, log_thresholds: Array, is_end: np.ndarray[tuple[int], np.dtype[np.bool_]], stop: int
-) -> int | None:
-    likely = (then[: stop + 1].max(axis=1) >= log_thresholds[: stop + 1]) & ~is_end[: stop + 1]
+def _detection(logs: Array, gains: Array, count: Whole, log_thresholds: Array) -> tuple[int, int] | None:
+    """The first moment with a detection, and the value in it."""
+    likely = (logs + gains[: len(logs)]).max(axis=1) >= log_thresholds[: len(logs)]
     for i in np.flatnonzero(likely).tolist():
-        if evidence(then[i].tolist()) >= math.exp(float(log_thresholds[i])):
-            return int(i)
+        threshold = math.exp(float(log_thresholds[i]))
+        for taken in range(1, int(count[i]) + 1):
+            if evidence((logs[i] + gains[i] * taken / count[i]).tolist()) >= threshold:
+                return i, taken
     return None
 
 
@@ -160,13 +170,12 @@ def _commit(
         none = np.flatnonzero(logs[: stop + 1, i] == 0.0)
         if len(none):
             last = int(none[-1])
-            side.starts[i], side.marks[i] = n + int(before[last]), float(missing[last])
-        if then[stop, i] == 0.0:
-            side.starts[i], side.marks[i] = n + int(after[stop]), float(missing[stop + 1])
+            side.starts[i] = n + int(before[last]), float(missing[last])
     side.logs = then[stop].tolist()
     side.n = n + int(after[stop])
     side.missing = float(missing[stop + 1])
-    side.learnt, side.size, side.block_mark, waiting = plan.before[block]
-    side.waiting = plan.blocks[waiting]
+    side.learnt, side.size, first = plan.known[block]
+    side.waiting = plan.blocks[first : len(side.waiting) + block]
+    side.block_mark = plan.marks[block]
     side.block_end += learning.BLOCK * block
     side.use(int(plan.indices[block]))

@@ -71,6 +71,7 @@ class ChangeDetector(Resumable):
             name: Side(self.level if name == "down" or self.level is None else 1.0 - self.level, length)
             for name in directions
         }
+        self._down, self._up = self._each.get("down"), self._each.get("up")
         # Values of 1, and then of 0, are only counted until they might make a difference.
         self._run = self._zeros = 0
         self._limit()
@@ -84,14 +85,14 @@ class ChangeDetector(Resumable):
         Raises:
             ValueError: it is not; the detector stays as it was.
         """
-        if x == 1.0:
+        if x == 1:
             if self._zeros:
                 self._settle()
             self._run += 1
             if self._run == self._room:
                 self._settle()
             return self
-        if x == 0.0:
+        if x == 0:
             self._run += 1
             self._zeros += 1
             if self._run == self._room or self._zeros == self._zeros_room:
@@ -105,21 +106,23 @@ class ChangeDetector(Resumable):
 
     def _limit(self) -> None:
         """Work out how many values may be counted in all, and how many of 0 among them."""
-        down, up = self._each.get("down"), self._each.get("up")
-        self._room = min(side.left for side in self._each.values())
-        if up is not None and up.calm < self._room:
-            self._room = up.calm
-        self._zeros_room = self._room if down is None else down.calm
+        down, up = self._down, self._up
+        if up is None:
+            self._room, self._zeros_room = down.left, down.calm
+        elif down is None:
+            self._room = self._zeros_room = min(up.left, up.calm)
+        else:
+            self._room, self._zeros_room = min(up.left, up.calm, down.left), down.calm
 
     def _settle(self) -> None:
         """Hand over what was counted. Only the last value can be a detection."""
-        zeros, ones = self._zeros, self._run - self._zeros
+        zeros = self._zeros
+        ones = self._run - zeros
         self._run = self._zeros = 0
-        for name, side in self._each.items():
-            if name == "down":
-                side.take_run(ones, zeros, 0)
-            else:
-                side.take_run(0, ones, zeros)
+        if self._down is not None:
+            self._down.take_run(ones, zeros, 0)
+        if self._up is not None:
+            self._up.take_run(0, ones, zeros)
         self._limit()
 
     @property

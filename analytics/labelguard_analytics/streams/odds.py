@@ -25,6 +25,7 @@ from labelguard_analytics.streams import thresholds
 
 Array = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
+Row = tuple[tuple[tuple[float, float], ...], float, float]
 
 RATIOS = (1.3, 1.6, 2.0, 3.0)
 """How many times the odds of a 1 may have fallen. One of 1.6 is a level of .90 that became .85."""
@@ -50,14 +51,15 @@ class Odds:
     log_thresholds: Array
     """The logarithm of the evidence at which a fall counts as detected, one for each level."""
 
-    rows: dict[int, tuple[tuple[tuple[float, float], ...], float]] = field(default_factory=dict)
+    rows: dict[int, Row] = field(default_factory=dict)
     """Rows in use as plain numbers, which are quicker for single values."""
 
-    def row(self, index: int) -> tuple[tuple[tuple[float, float], ...], float]:
-        """Loss and gain for each odds ratio, and the logarithm of the threshold, at one level."""
+    def row(self, index: int) -> Row:
+        """Loss and gain for each odds ratio at one level, the logarithm of its threshold, 1 by the largest gain."""
         if index not in self.rows:
-            steps_ = zip(self.losses[index].tolist(), self.gains[index].tolist(), strict=True)
-            self.rows[index] = tuple(steps_), float(self.log_thresholds[index])
+            losses, gains = self.losses[index].tolist(), self.gains[index].tolist()
+            per_gain = 1.0 / gains[-1] if gains[-1] else float(1 << 50)
+            self.rows[index] = tuple(zip(losses, gains, strict=True)), float(self.log_thresholds[index]), per_gain
         return self.rows[index]
 
 

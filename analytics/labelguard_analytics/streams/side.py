@@ -15,13 +15,13 @@ from labelguard_analytics.streams import batch, learning
 from labelguard_analytics.streams.learning import FOREVER
 from labelguard_analytics.streams.odds import GRID, RATIOS, Array, evidence, index_of, odds, partial_gain, shortfall
 
-_KEPT = ("n", "missing", "found", "logs", "starts", "marks", "learnt", "size", "waiting", "block_end", "block_mark", "index")
+_KEPT = ("n", "missing", "found", "logs", "starts", "learnt", "size", "waiting", "block_end", "block_mark", "index")
 
 
 class Side:
     """Watches values between 0 and 1 for a fall of their level, which is known, or learnt where it is None."""
 
-    __slots__ = (*_KEPT, "calm", "log_threshold", "odds", "steps")
+    __slots__ = (*_KEPT, "calm", "left", "log_threshold", "odds", "per_gain", "steps")
 
     def __init__(self, level: float | None, run_length: float) -> None:
         self.odds = odds(float(run_length), level is None)
@@ -33,10 +33,8 @@ class Side:
         """The value at which a fall was detected."""
         self.logs = [0.0] * len(RATIOS)
         """The logarithm of the evidence for each odds ratio, at least 0 (a CUSUM)."""
-        self.starts = [0] * len(RATIOS)
-        """The last value at which each was 0."""
-        self.marks = [0.0] * len(RATIOS)
-        """What was missing then."""
+        self.starts = [(0, 0.0)] * len(RATIOS)
+        """For each that is not 0 the last value at which it was, and what was missing then."""
         self.learnt = 0.0
         """What the values learnt from were short of being all 1."""
         self.size = 0.0
@@ -45,6 +43,8 @@ class Side:
         """What was missing in each of the blocks that wait to join."""
         self.block_end = learning.WARM_UP if level is None else FOREVER
         """The value with which the block ends."""
+        self.left = self.block_end
+        """How many values are left until then."""
         self.block_mark = 0.0
         """What was missing when the block began."""
         self.index = 0
@@ -54,26 +54,24 @@ class Side:
     def use(self, index: int) -> None:
         """Watch the level of a row from now on."""
         self.index = index
-        self.steps, self.log_threshold = self.odds.row(index)
-        self.calm = self._calm(max(self.logs))
-        """The most values of 0 among which only the last may be a detection."""
+        self.steps, self.log_threshold, self.per_gain = self.odds.row(index)
+        self.rest()
 
-    def _calm(self, highest: float) -> int:
-        gain = self.steps[-1][1]  # the largest
-        if not self.watching or not gain:
-            return FOREVER
-        calm = int((self.log_threshold - highest) / gain)
-        return calm if calm > 1 else 1
+    def rest(self) -> None:
+        """Work out how many values may come before something has to be looked at."""
+        if self.found is not None:
+            self.calm = self.left = FOREVER
+            return
+        self.left = self.block_end - self.n
+        self.calm = FOREVER
+        """The most values of 0 among which only the last may be a detection."""
+        if self.watching:
+            self.calm = max(1, int((self.log_threshold - max(self.logs)) * self.per_gain))
 
     @property
     def watching(self) -> bool:
         """Whether values are held against the level: not before it is learnt, nor after a detection."""
         return self.found is None and self.block_end != learning.WARM_UP
-
-    @property
-    def left(self) -> int:
-        """How many values are left until the block ends."""
-        return FOREVER if self.found is not None else self.block_end - self.n
 
     @property
     def threshold(self) -> float:
@@ -95,48 +93,52 @@ class Side:
     @property
     def start(self) -> int:
         """The last value before the likely fall."""
-        return self.starts[self._leading]
+        return self._start[0]
 
     @property
     def since(self) -> float:
         """The mean of the values from the likely fall to the detection."""
-        at = self.n if self.found is None else self.found
-        return 1.0 - (self.missing - self.marks[self._leading]) / max(1, at - self.start)
+        start, mark = self._start
+        return 1.0 - (self.missing - mark) / max(1, (self.n if self.found is None else self.found) - start)
 
     @property
-    def _leading(self) -> int:
-        return max(range(len(RATIOS)), key=self.logs.__getitem__)
+    def _start(self) -> tuple[int, float]:
+        leading = max(range(len(RATIOS)), key=self.logs.__getitem__)
+        return self.starts[leading] if self.logs[leading] else (self.n, self.missing)
 
     def take_run(self, before: int, zeros: int, after: int) -> None:
         """Take values of 1, then of 0, then of 1.
 
         There are at most ``calm`` of 0, fewer if any come after them, and at most ``left`` in all.
         """
-        if self.found is not None:
-            self.n += before + zeros + after
-            return
-        logs, starts, marks, missing = self.logs, self.starts, self.marks, self.missing
         n = self.n + before
-        self.n = end = n + zeros + after
-        self.missing = short = missing + zeros
-        if self.block_end != learning.WARM_UP:
+        self.n = n + zeros + after
+        if self.found is not None:
+            return
+        start = n, self.missing
+        self.missing += zeros
+        self.left -= before + zeros + after
+        if self.watching:
+            logs = self.logs
             highest = 0.0
             i = 0
             for loss, gain in self.steps:
                 log = logs[i] - before * loss
                 if log <= 0.0:
-                    starts[i], marks[i] = n, missing
-                    log = 0.0
-                log += zeros * gain - after * loss
-                if log <= 0.0:
-                    starts[i], marks[i] = end, short
-                    log = 0.0
-                elif log > highest:
+                    log = zeros * gain - after * loss
+                    if log > 0.0:
+                        self.starts[i] = start
+                else:
+                    log += zeros * gain - after * loss
+                if log > highest:
                     highest = log
-                logs[i] = log
+                logs[i] = log if log > 0.0 else 0.0
                 i += 1  # noqa: SIM113 - enumerate costs a tenth of the speed
-            self._look(highest)
-        if end == self.block_end:
+            if highest >= self.log_threshold and self._look():
+                return
+            calm = int((self.log_threshold - highest) * self.per_gain)
+            self.calm = calm if calm > 1 else 1
+        if not self.left:
             self.end_block()
 
     def take(self, x: float) -> None:
@@ -147,36 +149,36 @@ class Side:
         self.n += 1
         if self.found is not None:
             return
-        n, missing = self.n, self.missing
+        start = self.n - 1, self.missing
         self.missing += shortfall(x)
+        self.left -= 1
         if self.watching:
             for i, gain in enumerate(partial_gain(x, self.index)):
                 if self.logs[i] == 0.0:
-                    self.starts[i], self.marks[i] = n - 1, missing
-                self.logs[i] += gain
-                if self.logs[i] <= 0.0:  # above the level: it took evidence away
-                    self.logs[i], self.starts[i], self.marks[i] = 0.0, n, self.missing
-            self._look(max(self.logs))
-        if n == self.block_end:
+                    self.starts[i] = start
+                self.logs[i] = max(0.0, self.logs[i] + gain)  # above the level it takes evidence away
+            if self._look():
+                return
+            self.rest()
+        if not self.left:
             self.end_block()
 
-    def _look(self, highest: float) -> None:
+    def _look(self) -> bool:
         """Is it a detection now?"""
-        if highest >= self.log_threshold and evidence(self.logs) >= self.threshold:
-            self.found = self.n
-        self.calm = self._calm(highest)
+        if evidence(self.logs) < self.threshold:
+            return False
+        self.found = self.n
+        self.rest()
+        return True
 
     def end_block(self) -> None:
         """Learn what may be learnt now."""
-        if self.found is not None:
-            return
         if not self.watching:
             self.learnt, self.size = self.missing, float(learning.WARM_UP)
-            self.starts = [self.n] * len(RATIOS)
-            self.marks = [self.missing] * len(RATIOS)
         else:
             self.waiting.append(self.missing - self.block_mark)
-            if evidence(self.logs) < math.exp(learning.GUARD * self.log_threshold):
+            limit = learning.GUARD * self.log_threshold
+            if max(self.logs) < limit or evidence(self.logs) < math.exp(limit):
                 while len(self.waiting) > learning.waiting_blocks(self.n):
                     self.learnt, self.size = learning.joined(self.learnt, self.size, self.waiting.pop(0))
         self.block_mark = self.missing
@@ -189,8 +191,13 @@ class Side:
 
     def to_state(self) -> dict[str, Any]:
         """Everything as plain JSON values."""
-        state = {name: getattr(self, name) for name in _KEPT}
-        return {name: list(value) if isinstance(value, list) else value for name, value in state.items()}
+        now = self.n, self.missing
+        starts = [start if log else now for log, start in zip(self.logs, self.starts, strict=True)]
+        return {name: getattr(self, name) for name in _KEPT} | {
+            "logs": list(self.logs),
+            "starts": [list(start) for start in starts],
+            "waiting": list(self.waiting),
+        }
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of :meth:`to_state`.
@@ -203,4 +210,5 @@ class Side:
         for name in _KEPT:
             value = state[name]
             setattr(self, name, list(value) if isinstance(value, list) else value)
+        self.starts = [(start, mark) for start, mark in state["starts"]]
         self.use(self.index)
