@@ -25,10 +25,10 @@ from labelguard_analytics.streams import learning, thresholds
 from labelguard_analytics.streams.many import first_alarms
 from labelguard_analytics.streams.odds import GRID, steps, watched
 
-SPARE_KNOWN, SPARE_LEARNT = 1.08, 1.07
+SPARE_KNOWN, SPARE_LEARNT = 1.08, 1.03
 """How much more than the promise is asked for. With the level known alarms become a little more frequent after the
 part that is simulated, while a level learnt becomes better and better."""
-EARLY_WORLDS = 6_000
+EARLY_WORLDS = 20_000
 STEPS = 3
 TARGET = Path(thresholds.__file__)
 

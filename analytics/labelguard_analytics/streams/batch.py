@@ -13,6 +13,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from labelguard_analytics.streams import learning
 from labelguard_analytics.streams.odds import Array, Whole, evidence, partial_gains, reaches, shortfall
@@ -74,7 +75,7 @@ class _Blocks:
         known = np.array(self.known)
         self.joins = np.diff(known[:, 2]) > 0.0
         """Whether a block joins at the end of each."""
-        self.indices = learning.learnt_indices(known[:, 0], known[:, 1]) if missing else np.array([side.index])
+        self.indices: Whole = learning.learnt_indices(known[:, 0], known[:, 1]) if missing else np.array([side.index])
         """The row of the level in each block."""
         self.indices[0] = side.index
 
@@ -90,8 +91,8 @@ def _stretch(side: Side, values: Array, blocks: int) -> tuple[int, bool]:
     # The moments in order: ends of blocks, values between 0 and 1, and runs of 0 in a block. `before` values come
     # before each, and `after` values when it is over.
     place = np.searchsorted(below, ends)
-    before = np.insert(below, place, ends)
-    is_end = np.zeros(len(before), dtype=bool)
+    before: Whole = np.insert(below, place, ends)
+    is_end: npt.NDArray[np.bool_] = np.zeros(len(before), dtype=bool)
     is_end[place + np.arange(blocks)] = True
     value = np.where(is_end, 1.0, values[np.where(is_end, 0, before)])
     zero = value == 0.0

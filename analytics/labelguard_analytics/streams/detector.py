@@ -106,23 +106,21 @@ class ChangeDetector(Resumable):
 
     def _limit(self) -> None:
         """Work out how many values may be counted in all, and how many of 0 among them."""
-        down, up = self._down, self._up
-        if up is None:
-            self._room, self._zeros_room = down.left, down.calm
-        elif down is None:
-            self._room = self._zeros_room = min(up.left, up.calm)
-        else:
-            self._room, self._zeros_room = min(up.left, up.calm, down.left), down.calm
+        self._room = self._zeros_room = learning.FOREVER
+        if self._down is not None:
+            self._room, self._zeros_room = self._down.left, self._down.calm
+        if self._up is not None:
+            self._room = min(self._room, self._up.left, self._up.calm)
 
     def _settle(self) -> None:
         """Hand over what was counted. Only the last value can be a detection."""
-        zeros = self._zeros
+        down, up, zeros = self._down, self._up, self._zeros
         ones = self._run - zeros
         self._run = self._zeros = 0
-        if self._down is not None:
-            self._down.take_run(ones, zeros, 0)
-        if self._up is not None:
-            self._up.take_run(0, ones, zeros)
+        if down is not None:
+            down.take_run(ones, zeros, 0)
+        if up is not None:
+            up.take_run(0, ones, zeros)
         self._limit()
 
     @property

@@ -66,7 +66,7 @@ def first_alarms(values: Array | npt.NDArray[np.bool_], odds: Odds, level: float
                 missing[joins], size[joins] = missing[joins] + each[joins], size[joins] + learning.BLOCK
                 old = size > learning.MEMORY
                 missing[old], size[old] = missing[old] * (learning.MEMORY / size[old]), learning.MEMORY
-                waits &= ~small
+                waits[small] = False
             while waiting and not waiting[0][1].any():
                 del waiting[0]
             index = learning.learnt_indices(missing, size)
