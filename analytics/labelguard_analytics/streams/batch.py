@@ -100,7 +100,7 @@ def _stretch(side: Side, values: Array, blocks: int) -> tuple[int, bool]:
     count = np.diff(np.concatenate((first, [len(before)])))
     before, is_end, value = before[first], is_end[first], value[first]
     after = before + np.where(is_end, 0, count)
-    block = np.cumsum(is_end) - is_end
+    block: Whole = np.cumsum(is_end) - is_end
     missing = np.cumsum(np.concatenate(([side.missing], count * shortfall(value))))
 
     plan = _Blocks(side, missing[1:][is_end].tolist())
