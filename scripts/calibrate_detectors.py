@@ -6,9 +6,9 @@ For each level and run length it looks for the threshold at which streams withou
 promised, with a few percent to spare for chance: the mean run length, and the share of streams with an alarm in
 the first 1,000 values and in the first fifth of the run length. The run length of a CUSUM is nearly proportional
 to its threshold, so a few steps of proportion come close enough. Where the level is learnt, the threshold in use
-follows the level learnt so far, so neighbouring levels matter: from nothing, ``--rounds 2`` are needed.
+follows the level learnt so far, so neighbouring levels matter: after a change of what is learnt it takes two rounds.
 
-About ten minutes of one core for everything; ``--write`` replaces the tables in ``streams/thresholds.py``.
+About fifteen minutes of one core for everything; ``--write`` replaces the tables in ``streams/thresholds.py``.
 """
 
 from __future__ import annotations
