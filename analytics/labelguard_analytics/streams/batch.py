@@ -1,10 +1,10 @@
 """Many values for one side of a detector at once.
 
-Only two kinds of moments matter: values below 1, and ends of blocks. Between them evidence falls in straight
-lines, so it is enough to know it there, and a running minimum gives all of it at once. What is learnt at the end
-of a block depends on the evidence there, which depends on what was learnt before. Nearly always a block is
-learnt; so this is taken for granted for many blocks ahead, and what comes after the first block for which it was
-wrong is done again.
+Only some moments matter: values between 0 and 1, the ends of runs of 0, and ends of blocks. Between them evidence
+rises and falls in straight lines, so it is enough to know it there, and a running minimum gives all of it at once.
+What is learnt at the end of a block depends on the evidence there, which depends on what was learnt before. Nearly
+always the evidence is small and blocks are learnt; so this is taken for granted for many blocks ahead, and what
+comes after the first end for which it was wrong is done again.
 """
 
 from __future__ import annotations
