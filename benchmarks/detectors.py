@@ -33,6 +33,7 @@ from scipy import stats
 from labelguard_analytics import ChangeDetector
 from labelguard_analytics.streams.many import first_alarms, first_rejections
 from labelguard_analytics.streams.odds import odds
+from labelguard_analytics.streams.values import Direction
 
 drift: Any = import_module("river.drift")  # river has no types
 kswin: Any = import_module("river.drift.kswin")
@@ -406,16 +407,17 @@ def speed(console: Console, seed: int) -> Iterator[tuple[str, bool]]:
         for x in numbers:
             detector.update(x)
 
-    # A long run length, so that no false alarm cuts the work short.
+    def new(level: float | None, direction: Direction) -> ChangeDetector:
+        # A long run length, so that no false alarm cuts the work short.
+        return ChangeDetector(level, direction, run_length=500_000)
+
     adwin = rate(lambda: one_by_one(drift.ADWIN()))
-    figures = {
-        "river ADWIN": adwin,
-        "river ADWIN, clock=1": rate(lambda: one_by_one(drift.ADWIN(clock=1))),
-        "level known, one by one": rate(lambda: one_by_one(ChangeDetector(0.88, run_length=1_000_000))),
-        "level learnt, one by one": rate(lambda: one_by_one(ChangeDetector(run_length=1_000_000))),
-        "level known, in a batch": rate(lambda: ChangeDetector(0.88, run_length=1_000_000).update_many(array)),
-        "level learnt, in a batch": rate(lambda: ChangeDetector(run_length=1_000_000).update_many(array)),
-    }
+    figures = {"river ADWIN": adwin, "river ADWIN, clock=1": rate(lambda: one_by_one(drift.ADWIN(clock=1)))}
+    directions: tuple[tuple[str, Direction], ...] = (("", "down"), (", both directions", "both"))
+    for name, level in (("known", 0.9), ("learnt", None)):
+        for words, direction in directions:
+            figures[f"level {name}{words}, one by one"] = rate(lambda: one_by_one(new(level, direction)))  # noqa: B023
+            figures[f"level {name}{words}, in a batch"] = rate(lambda: new(level, direction).update_many(array))  # noqa: B023
     table = Table(title="Million values per second of processor time")
     table.add_column("")
     table.add_column("million/s", justify="right")

@@ -21,12 +21,12 @@ given up, so the promise holds all along.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from labelguard_analytics.streams.state import Resumable
 from labelguard_analytics.streams.values import Direction, direction_of, unit, units
 
 FIRST = 0.75
@@ -46,7 +46,7 @@ def waiting(n: int) -> float:
     return 1.0 if n <= 0 else (1.0 - FIRST) / (1.0 + (n - 1) / HALF)
 
 
-class _Bet:
+class _Bet(Resumable):
     """The bet both tests share: capital for each odds ratio, staked at every possible start."""
 
     RATIOS: ClassVar[tuple[float, ...]]
@@ -153,10 +153,6 @@ class _Bet:
             "start": list(self._start),
         }
 
-    def to_json(self) -> str:
-        """The state as JSON text."""
-        return json.dumps(self.to_state())
-
     def resume(self, state: Mapping[str, Any]) -> Self:
         """Go on from a state of :meth:`to_state`; what this test saw itself is forgotten.
 
@@ -185,11 +181,6 @@ class _Bet:
             raise ValueError(f"This state does not belong to a {cls.__name__}: it has no {cls.NULL}.")
         test = cls(state[cls.NULL], state["false_alarm"], state.get("direction", cls.USUAL))
         return test.resume(state)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The test that :meth:`to_json` described."""
-        return cls.from_state(json.loads(text))
 
 
 class AccuracyTest(_Bet):

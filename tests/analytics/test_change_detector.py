@@ -147,14 +147,35 @@ def test_the_level_learnt_follows_improvement() -> None:
 
 
 def test_a_decline_is_not_learnt() -> None:
-    """While there is evidence of a decline, the level learnt stays what it was."""
-    detector = ChangeDetector(run_length=1_000_000).update_many([1, 1, 1, 1, 0] * 100)
-    usual = detector.usual
-    detector.update_many([1, 0, 1, 0, 1] * 11)
+    """While there is evidence of a decline, the level stays what it was; what was only chance is learnt later."""
+    values = [1, 1, 1, 1, 0] * 60
+    detector = ChangeDetector(run_length=1_000_000).update_many(values)
+    assert detector.usual == pytest.approx(0.8)
 
+    bad = [0, 1] * 25
+    detector.update_many(bad)
     assert not detector.detected
-    assert detector.evidence > 1
-    assert detector.usual == usual
+    assert detector.evidence > detector.threshold**0.6
+    assert detector.usual == pytest.approx(0.8)
+
+    good = [1] * 150
+    detector.update_many(good)
+    assert detector.evidence == pytest.approx(1)
+    assert detector.usual == pytest.approx(np.mean(values + bad + good))
+
+
+@pytest.mark.parametrize("level", [None, 0.8])
+@pytest.mark.parametrize(("direction", "after"), [("down", 0.5), ("up", 0.97), ("both", 0.5), ("both", 0.97)])
+def test_a_detection_is_seen_at_once(level: float | None, direction: str, after: float) -> None:
+    """Right after the value that it says it was detected at, whoever looks only then or after every value."""
+    rng = np.random.default_rng(17)
+    values = np.concatenate([rng.random(400) < 0.8, rng.random(600) < after]).astype(int).tolist()
+    detector = ChangeDetector(level, direction)  # type: ignore[arg-type]
+    seen = next(n for n, x in enumerate(values, start=1) if detector.update(x).detected)
+
+    assert seen == detector.detected_at == detector.n
+    assert seen > 400
+    assert ChangeDetector(level, direction).update_many(values).detected_at == seen  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("direction", "after"), [("up", 0.3), ("both", 0.3), ("both", 0.02)])

@@ -38,7 +38,7 @@ class ChangeDetector(Resumable):
     a detector watched long enough gives a false alarm some time, and detects a change much sooner in exchange.
 
     Method: a mixture of CUSUM statistics over four odds ratios (e-detectors: Shin, Ramdas and Rinaldo, 2024). A
-    level of None is learnt, and goes on being learnt in blocks of 100 values while there is little evidence of a
+    level of None is learnt, and goes on being learnt in blocks of 50 values while there is little evidence of a
     change, so that somebody who gets better is held against the new level after a while, and a decline is not
     taken for normal. Learning is not drift: direction "down" never alarms because of an improvement.
 
@@ -66,14 +66,15 @@ class ChangeDetector(Resumable):
         self.direction: Direction = direction_of(direction)
         directions = ("down", "up") if direction == "both" else (self.direction,)
         self.run_length = run_length_of(run_length, len(directions))
-        self._sides = {
+        length = self.run_length * len(directions)
+        self._each = {
             name: Side(self.level if name == "down" or self.level is None else 1.0 - self.level, length)
             for name in directions
-            for length in (self.run_length * len(directions),)
         }
-        # Where there is one side only, the value that it has to count and no more, and the other.
-        self._only: Side | None = self._sides[directions[0]] if len(directions) == 1 else None
-        self._usual, self._other = (1.0, 0.0) if "down" in directions else (0.0, 1.0)
+        self._down, self._up = self._each.get("down"), self._each.get("up")
+        # Values of 1, and then of 0, are only counted until they might make a difference.
+        self._run = self._zeros = 0
+        self._limit()
 
     def __repr__(self) -> str:
         return f"ChangeDetector(level={self.level!r}, direction={self.direction!r}, run_length={self.run_length:g})"
@@ -84,20 +85,50 @@ class ChangeDetector(Resumable):
         Raises:
             ValueError: it is not; the detector stays as it was.
         """
-        side = self._only
-        if side is not None:
-            if x == self._usual:
-                side.run += 1
-                if side.run == side.room:
-                    side.end_block()
-                return self
-            if x == self._other:
-                side.take_zero()
-                return self
+        if x == 1:
+            if self._zeros:
+                self._settle()
+            self._run += 1
+            if self._run == self._room:
+                self._settle()
+            return self
+        if x == 0:
+            self._run += 1
+            self._zeros += 1
+            if self._run == self._room or self._zeros == self._zeros_room:
+                self._settle()
+            return self
         x = unit(x, "A value")
         for name, side in self._sides.items():
             side.take(x if name == "down" else 1.0 - x)
+        self._limit()
         return self
+
+    def _limit(self) -> None:
+        """Work out how many values may be counted in all, and how many of 0 among them."""
+        self._room = self._zeros_room = learning.FOREVER
+        if self._down is not None:
+            self._room, self._zeros_room = self._down.left, self._down.calm
+        if self._up is not None:
+            self._room = min(self._room, self._up.left, self._up.calm)
+
+    def _settle(self) -> None:
+        """Hand over what was counted. Only the last value can be a detection."""
+        down, up, zeros = self._down, self._up, self._zeros
+        ones = self._run - zeros
+        self._run = self._zeros = 0
+        if down is not None:
+            down.take_run(ones, zeros, 0)
+        if up is not None:
+            up.take_run(0, ones, zeros)
+        self._limit()
+
+    @property
+    def _sides(self) -> dict[str, Side]:
+        """The directions with everything that has come."""
+        if self._run:
+            self._settle()
+        return self._each
 
     def update_many(self, values: Iterable[float]) -> Self:
         """Take many values between 0 and 1; the state is exactly the same as after taking one by one.
@@ -111,17 +142,18 @@ class ChangeDetector(Resumable):
         array = units(values, "A value")
         for name, side in self._sides.items():
             side.take_many(array if name == "down" else 1.0 - array)
+        self._limit()
         return self
 
     @property
     def n(self) -> int:
         """How many values have been seen."""
-        return next(iter(self._sides.values())).n
+        return next(iter(self._each.values())).n + self._run
 
     @property
     def detected(self) -> bool:
         """Whether a change has been detected; it stays True. Go on with a new detector once it is dealt with."""
-        return any(side.found is not None for side in self._sides.values())
+        return any(side.found is not None for side in self._each.values())
 
     @property
     def changed(self) -> str | None:
@@ -214,6 +246,7 @@ class ChangeDetector(Resumable):
         detector = cls(state["level"], state["direction"], state["run_length"])
         for name, side in detector._sides.items():
             side.resume(state["sides"][name])
+        detector._limit()
         return detector
 
 

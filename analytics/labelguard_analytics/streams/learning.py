@@ -1,10 +1,11 @@
 """How a level is learnt while it is being watched.
 
-The first ``WARM_UP`` values give a first level and are taken as good. Later values join in blocks of ``BLOCK``,
-each only when one or two more blocks have passed and the evidence for a fall is still small, so that a fall is
-not learnt as normal before it is noticed. The level used is lowered by a part of its standard error that shrinks
-quickly with the number of values behind it: a level taken too high from few values is what early false alarms
-come from. Old values fade, so that the level follows somebody who gets better.
+The first ``WARM_UP`` values give a first level and are taken as good. Later values join in blocks of ``BLOCK``
+whenever the evidence for a fall is small, so that a fall is not learnt as normal before it is noticed; until then
+they wait. None is left out for good: leaving out what looks bad would make the level too high. The level used is
+lowered by a part of its standard error that shrinks quickly with the number of values behind it: a level taken too
+high from few values is what early false alarms come from. Old values fade, so that the level follows somebody who
+gets better.
 """
 
 from __future__ import annotations
@@ -17,23 +18,24 @@ from labelguard_analytics.streams.odds import GRID, Array, Whole
 
 WARM_UP = 200
 """Values that only teach."""
-BLOCK = 100
+BLOCK = 50
 """Values that join together."""
 MEMORY = 2000.0
 """A level rests on at most so many values: older ones fade."""
 GUARD = 0.6
-"""A block joins while the evidence is at most the threshold to this power."""
-CAUTION = 0.5
+"""Blocks join while the evidence is below the threshold to this power."""
+CAUTION = 0.4
 """The part of the standard error by which the level after the warm-up is lowered."""
-
-
 FOREVER = 1 << 60
 """The end of a block where nothing is learnt."""
 
 
 def waiting_blocks(n: int) -> int:
-    """How many blocks wait after ``n`` values. Once the level rests on enough, it can wait longer for a slow slide."""
-    return 1 if n <= 500 else 2
+    """How many blocks wait in any case after ``n`` values.
+
+    While the level rests on little, every value is needed; then it can wait for a slow slide to show.
+    """
+    return 0 if n <= 500 else 4
 
 
 def learnt_index(missing: float, size: float) -> int:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from labelguard_analytics.sequential import AccuracyTest, waiting
 from labelguard_analytics.streams import learning
-from labelguard_analytics.streams.odds import WEIGHTS, Array, Odds, Whole, index_of, partial_gains
+from labelguard_analytics.streams.odds import WEIGHTS, Array, Odds, Whole, index_of, partial_gains, shortfall
 
 
 def first_alarms(values: Array | npt.NDArray[np.bool_], odds: Odds, level: float | None = None) -> Whole:
@@ -27,9 +27,9 @@ def first_alarms(values: Array | npt.NDArray[np.bool_], odds: Odds, level: float
     exact = values.dtype == bool or bool(np.isin(values, (0.0, 1.0)).all())
     logs: Array = np.zeros((streams, len(WEIGHTS)))
     start = 0 if level is not None else min(learning.WARM_UP, length)
-    missing: Array = start - values[:, :start].sum(axis=1).astype(np.float64)
+    missing: Array = np.asarray(shortfall(values[:, :start].astype(np.float64)).sum(axis=1))
     size: Array = np.full(streams, float(start))
-    waiting: list[Array] = []
+    waiting: list[tuple[Array, npt.NDArray[np.bool_]]] = []  # each block, and for which streams it still waits
     block: Array = np.zeros(streams)
     index: Whole = learning.learnt_indices(missing, size) if level is None else np.full(streams, index_of(level))
     losses, gains = odds.losses[index], odds.gains[index]
@@ -50,24 +50,25 @@ def first_alarms(values: Array | npt.NDArray[np.bool_], odds: Odds, level: float
             stay = ~hit
             alive, logs, evidence, bounds = alive[stay], logs[stay], evidence[stay], bounds[stay]
             missing, size, block, x = missing[stay], size[stay], block[stay], x[stay]
-            waiting = [each[stay] for each in waiting]
+            waiting = [(each[stay], waits[stay]) for each, waits in waiting]
             index, losses, gains = index[stay], losses[stay], gains[stay]
             if not len(alive):
                 break
         if level is not None:
             continue
-        block += 1.0 - x
+        block += shortfall(x.astype(np.float64))
         if (at + 1 - start) % learning.BLOCK == 0:
-            waiting.append(block)
+            waiting.append((block, np.ones(len(alive), dtype=bool)))
             block = np.zeros(len(alive))
-            if len(waiting) > learning.waiting_blocks(at + 1):
-                joins = evidence < bounds**learning.GUARD
-                missing = np.where(joins, missing + waiting[0], missing)
-                size = np.where(joins, size + learning.BLOCK, size)
+            small = evidence < bounds**learning.GUARD
+            for each, waits in waiting[: max(0, len(waiting) - learning.waiting_blocks(at + 1))]:
+                joins = small & waits
+                missing[joins], size[joins] = missing[joins] + each[joins], size[joins] + learning.BLOCK
+                old = size > learning.MEMORY
+                missing[old], size[old] = missing[old] * (learning.MEMORY / size[old]), learning.MEMORY
+                waits[small] = False
+            while waiting and not waiting[0][1].any():
                 del waiting[0]
-            old = size > learning.MEMORY
-            missing = np.where(old, missing * (learning.MEMORY / size), missing)
-            size = np.minimum(size, learning.MEMORY)
             index = learning.learnt_indices(missing, size)
             losses, gains, bounds = odds.losses[index], odds.gains[index], np.exp(odds.log_thresholds[index])
     return found

@@ -25,6 +25,7 @@ from labelguard_analytics.streams import thresholds
 
 Array = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
+Row = tuple[tuple[tuple[float, float], ...], float, float]
 
 RATIOS = (1.3, 1.6, 2.0, 3.0)
 """How many times the odds of a 1 may have fallen. One of 1.6 is a level of .90 that became .85."""
@@ -36,6 +37,7 @@ LOWEST, HIGHEST = 0.01, 0.99
 """The levels thresholds are calibrated for. A higher level is watched as if it were the highest."""
 _FLOOR = math.floor(LOWEST * GRID)
 _UNIT = 2.0**30
+_SHORT = 2.0**24
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,15 @@ class Odds:
     log_thresholds: Array
     """The logarithm of the evidence at which a fall counts as detected, one for each level."""
 
-    rows: dict[int, tuple[list[float], list[float], float]] = field(default_factory=dict)
+    rows: dict[int, Row] = field(default_factory=dict)
     """Rows in use as plain numbers, which are quicker for single values."""
 
-    def row(self, index: int) -> tuple[list[float], list[float], float]:
-        """Losses, gains and the logarithm of the threshold at one level."""
+    def row(self, index: int) -> Row:
+        """Loss and gain for each odds ratio at one level, the logarithm of its threshold, 1 by the largest gain."""
         if index not in self.rows:
-            row = self.losses[index].tolist(), self.gains[index].tolist(), float(self.log_thresholds[index])
-            self.rows[index] = row
+            losses, gains = self.losses[index].tolist(), self.gains[index].tolist()
+            per_gain = 1.0 / gains[-1] if gains[-1] else float(1 << 50)
+            self.rows[index] = tuple(zip(losses, gains, strict=True)), float(self.log_thresholds[index]), per_gain
         return self.rows[index]
 
 
@@ -88,6 +91,11 @@ def watched(level: Any) -> Any:
 def index_of(level: float) -> int:
     """The row of a level."""
     return math.floor(level * GRID)
+
+
+def shortfall(x: Any) -> Any:
+    """What a value, or each of an array, is short of 1, in multiples whose sums are exact."""
+    return (1.0 - x) * _SHORT // 1.0 / _SHORT
 
 
 def partial_gain(x: float, index: int) -> list[float]:

@@ -1,9 +1,8 @@
 """One direction of a detector: is the level of these values falling?
 
-Values of 1 are the usual case and cost next to nothing: they are only counted, and what they take away is
-settled at the next value below 1, the only kind that can raise the evidence. Single values and batches go
-through the same arithmetic, which is exact (:mod:`~labelguard_analytics.streams.odds`), so both end in the same
-state; a batch does it for many values at once.
+A detector counts values of 1 and 0 for as long as they cannot make any difference by themselves, and hands over
+runs of them. Single values, runs and batches go through the same arithmetic, which is exact
+(:mod:`~labelguard_analytics.streams.odds`), so all end in the same state.
 """
 
 from __future__ import annotations
@@ -14,46 +13,28 @@ from typing import Any
 
 from labelguard_analytics.streams import batch, learning
 from labelguard_analytics.streams.learning import FOREVER
-from labelguard_analytics.streams.odds import GRID, RATIOS, Array, evidence, index_of, odds, partial_gain
+from labelguard_analytics.streams.odds import GRID, RATIOS, Array, evidence, index_of, odds, partial_gain, shortfall
 
-_KEPT = (
-    "run",
-    "settled",
-    "missing",
-    "found",
-    "logs",
-    "starts",
-    "marks",
-    "learnt",
-    "size",
-    "waiting",
-    "block_end",
-    "block_mark",
-    "index",
-)
+_KEPT = ("n", "missing", "found", "logs", "starts", "learnt", "size", "waiting", "block_end", "block_mark", "index")
 
 
 class Side:
     """Watches values between 0 and 1 for a fall of their level, which is known, or learnt where it is None."""
 
-    __slots__ = (*_KEPT, "gains", "log_threshold", "losses", "odds", "room")
+    __slots__ = (*_KEPT, "calm", "left", "log_threshold", "odds", "per_gain", "steps", "watching")
 
     def __init__(self, level: float | None, run_length: float) -> None:
         self.odds = odds(float(run_length), level is None)
-        self.run = 0
-        """Values of 1 since the last value below 1 or the end of a block: seen, but not settled yet."""
-        self.settled = 0
-        """All values before those."""
+        self.n = 0
+        """How many values have been seen."""
         self.missing = 0.0
-        """What the settled values were short of being all 1."""
+        """What they were short of being all 1."""
         self.found: int | None = None
         """The value at which a fall was detected."""
         self.logs = [0.0] * len(RATIOS)
         """The logarithm of the evidence for each odds ratio, at least 0 (a CUSUM)."""
-        self.starts = [0] * len(RATIOS)
-        """The last value at which each was 0."""
-        self.marks = [0.0] * len(RATIOS)
-        """What was missing then."""
+        self.starts = [(0, 0.0)] * len(RATIOS)
+        """For each that is not 0 the last value at which it was, and what was missing then."""
         self.learnt = 0.0
         """What the values learnt from were short of being all 1."""
         self.size = 0.0
@@ -64,26 +45,24 @@ class Side:
         """The value with which the block ends."""
         self.block_mark = 0.0
         """What was missing when the block began."""
-        self.index = 0 if level is None else index_of(level)
+        self.index = 0
         """The row of the level in use."""
-        self.use(self.index)
-        self.room = self.block_end
-        """How long ``run`` may become until the block ends."""
+        self.use(0 if level is None else index_of(level))
 
     def use(self, index: int) -> None:
         """Watch the level of a row from now on."""
         self.index = index
-        self.losses, self.gains, self.log_threshold = self.odds.row(index)
+        self.steps, self.log_threshold, self.per_gain = self.odds.row(index)
+        self.rest()
 
-    @property
-    def n(self) -> int:
-        """How many values have been seen."""
-        return self.settled + self.run
-
-    @property
-    def warming_up(self) -> bool:
-        """Whether values only teach so far."""
-        return self.block_end == learning.WARM_UP
+    def rest(self) -> None:
+        """Work out how many values may come before something has to be looked at."""
+        self.watching = self.found is None and self.block_end != learning.WARM_UP
+        """Whether values are held against the level: not before it is learnt, nor after a detection."""
+        self.left = FOREVER if self.found is not None else self.block_end - self.n
+        """How many values are left until the block ends."""
+        self.calm = max(1, int((self.log_threshold - max(self.logs)) * self.per_gain)) if self.watching else FOREVER
+        """The most values of 0 among which only the last may be a detection."""
 
     @property
     def threshold(self) -> float:
@@ -93,9 +72,7 @@ class Side:
     @property
     def evidence(self) -> float:
         """The evidence now; that at the detection once there was one."""
-        if self.found is not None or self.warming_up:
-            return evidence(self.logs)
-        return evidence([max(0.0, log - self.run * loss) for log, loss in zip(self.logs, self.losses, strict=True)])
+        return evidence(self.logs)
 
     @property
     def usual(self) -> float | None:
@@ -107,110 +84,95 @@ class Side:
     @property
     def start(self) -> int:
         """The last value before the likely fall."""
-        return self.starts[self._leading]
+        return self._start[0]
 
     @property
     def since(self) -> float:
         """The mean of the values from the likely fall to the detection."""
-        at = self.settled if self.found is None else self.found
-        return 1.0 - (self.missing - self.marks[self._leading]) / max(1, at - self.start)
+        start, mark = self._start
+        return 1.0 - (self.missing - mark) / max(1, (self.n if self.found is None else self.found) - start)
 
     @property
-    def _leading(self) -> int:
-        return max(range(len(RATIOS)), key=self.logs.__getitem__)
+    def _start(self) -> tuple[int, float]:
+        leading = max(range(len(RATIOS)), key=self.logs.__getitem__)
+        return self.starts[leading] if self.logs[leading] else (self.n, self.missing)
+
+    def take_run(self, before: int, zeros: int, after: int) -> None:
+        """Take values of 1, then of 0, then of 1.
+
+        There are at most ``calm`` of 0, fewer if any come after them, and at most ``left`` in all.
+        """
+        n = self.n + before
+        self.n = n + zeros + after
+        start = n, self.missing
+        if self.watching:
+            logs = self.logs
+            highest = 0.0
+            i = 0
+            for loss, gain in self.steps:
+                log = logs[i] - before * loss
+                if log > 0.0:
+                    log += zeros * gain - after * loss
+                else:
+                    log = zeros * gain - after * loss
+                    if log > 0.0:
+                        self.starts[i] = start
+                if log > highest:
+                    highest = log
+                logs[i] = log if log > 0.0 else 0.0
+                i += 1  # noqa: SIM113 - enumerate costs a tenth of the speed
+            self.missing += zeros
+            if highest >= self.log_threshold and self._look():
+                return
+            calm = int((self.log_threshold - highest) * self.per_gain)
+            self.calm = calm if calm > 1 else 1
+        elif self.found is None:
+            self.missing += zeros
+        self.left -= before + zeros + after
+        if not self.left:
+            self.end_block()
 
     def take(self, x: float) -> None:
-        """Take one value."""
-        if x == 1.0:
-            self.run += 1
-            if self.run == self.room:
-                self.end_block()
-        elif x == 0.0:
-            self.take_zero()
-        elif self.found is None and not self.warming_up:
-            self._take_below(1.0 - x, partial_gain(x, self.index))
-            for i, log in enumerate(self.logs):
-                if log <= 0.0:  # above the level: it took evidence away
-                    self.logs[i], self.starts[i], self.marks[i] = 0.0, self.n, self.missing
-        else:
-            self._count(1.0 - x)
-
-    def take_zero(self) -> None:
-        """Take a value of 0: the quick way for it."""
-        if self.found is None and self.block_end != learning.WARM_UP:
-            self._take_below(1.0, self.gains)
-        else:
-            self._count(1.0)
-
-    def _count(self, short: float) -> None:
-        """Take a value below 1 that is not held against anything."""
+        """Take one value between 0 and 1."""
+        if x in (0.0, 1.0):
+            self.take_run(int(x), 1 - int(x), 0)
+            return
+        self.n += 1
         if self.found is not None:
-            self.settled += 1
             return
-        self.settled += self.run + 1
-        self.run = 0
-        self.missing += short
-        self.room = self.block_end - self.settled
-        if self.room == 0:
+        start = self.n - 1, self.missing
+        self.missing += shortfall(x)
+        if self.watching:
+            for i, gain in enumerate(partial_gain(x, self.index)):
+                if self.logs[i] == 0.0:
+                    self.starts[i] = start
+                self.logs[i] = max(0.0, self.logs[i] + gain)  # above the level it takes evidence away
+            if self._look():
+                return
+        self.rest()
+        if not self.left:
             self.end_block()
 
-    def _take_below(self, short: float, gains: list[float]) -> None:
-        logs, run, missing = self.logs, self.run, self.missing
-        n = self.settled + run
-        highest = 0.0
-        i = 0
-        for loss, gain in zip(self.losses, gains):  # noqa: B905 - strict costs a tenth of the speed
-            log = logs[i] - run * loss
-            if log <= 0.0:
-                self.starts[i], self.marks[i] = n, missing
-                log = 0.0
-            log += gain
-            logs[i] = log
-            if log > highest:
-                highest = log
-            i += 1  # noqa: SIM113 - as above
-        self.run = 0
-        self.settled = n + 1
-        self.missing = missing + short
-        if highest >= self.log_threshold and evidence(logs) >= self.threshold:
-            self.found = self.settled
-            self.room = FOREVER
-            return
-        self.room = self.block_end - self.settled
-        if self.room == 0:
-            self.end_block()
-
-    def settle(self) -> None:
-        """Take away what the run of ones takes."""
-        n = self.settled = self.settled + self.run
-        for i, loss in enumerate(self.losses):
-            log = self.logs[i] - self.run * loss
-            if log <= 0.0:
-                self.logs[i], self.starts[i], self.marks[i] = 0.0, n, self.missing
-            else:
-                self.logs[i] = log
-        self.run = 0
+    def _look(self) -> bool:
+        """Is it a detection now?"""
+        if evidence(self.logs) < self.threshold:
+            return False
+        self.found = self.n
+        self.rest()
+        return True
 
     def end_block(self) -> None:
         """Learn what may be learnt now."""
-        if self.found is not None:
-            return
-        if self.warming_up:
-            self.settled += self.run
-            self.run = 0
+        if not self.watching:
             self.learnt, self.size = self.missing, float(learning.WARM_UP)
-            self.starts = [self.settled] * len(RATIOS)
-            self.marks = [self.missing] * len(RATIOS)
         else:
-            self.settle()
             self.waiting.append(self.missing - self.block_mark)
-            if len(self.waiting) > learning.waiting_blocks(self.settled):
-                block = self.waiting.pop(0)
-                if evidence(self.logs) < math.exp(learning.GUARD * self.log_threshold):
-                    self.learnt, self.size = learning.joined(self.learnt, self.size, block)
+            limit = learning.GUARD * self.log_threshold
+            if max(self.logs) < limit or evidence(self.logs) < math.exp(limit):
+                while len(self.waiting) > learning.waiting_blocks(self.n):
+                    self.learnt, self.size = learning.joined(self.learnt, self.size, self.waiting.pop(0))
         self.block_mark = self.missing
         self.block_end += learning.BLOCK
-        self.room = learning.BLOCK
         self.use(learning.learnt_index(self.learnt, self.size))
 
     def take_many(self, values: Array) -> None:
@@ -219,10 +181,13 @@ class Side:
 
     def to_state(self) -> dict[str, Any]:
         """Everything as plain JSON values."""
-        state = {name: getattr(self, name) for name in _KEPT}
-        if self.found is not None:
-            state |= {"settled": self.n, "run": 0}
-        return {name: list(value) if isinstance(value, list) else value for name, value in state.items()}
+        now = self.n, self.missing
+        starts = [start if log else now for log, start in zip(self.logs, self.starts, strict=True)]
+        return {name: getattr(self, name) for name in _KEPT} | {
+            "logs": list(self.logs),
+            "starts": [list(start) for start in starts],
+            "waiting": list(self.waiting),
+        }
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of :meth:`to_state`.
@@ -235,5 +200,5 @@ class Side:
         for name in _KEPT:
             value = state[name]
             setattr(self, name, list(value) if isinstance(value, list) else value)
+        self.starts = [(start, mark) for start, mark in state["starts"]]
         self.use(self.index)
-        self.room = FOREVER if self.found is not None else self.block_end - self.settled
