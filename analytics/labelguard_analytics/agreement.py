@@ -33,6 +33,7 @@ from scipy import stats
 
 from labelguard_analytics.estimate import Estimate, unknown
 from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, Kind, read, row_of, shown
+from labelguard_analytics.options import short
 from labelguard_analytics.similarities import TAGS, BadResult, set_similarity, similarity
 from labelguard_analytics.units import (
     FEW,
@@ -236,14 +237,17 @@ def credit(categories: pd.Index[Any], weights: Weights, *, ordered: bool) -> Flo
         return None
     size = len(categories)
     if not isinstance(weights, str):
-        matrix = np.asarray(weights, dtype=np.float64)
+        try:
+            matrix = np.asarray(weights, dtype=np.float64)
+        except (TypeError, ValueError):
+            matrix = np.empty(0)
         if matrix.shape != (size, size) or not np.allclose(matrix, matrix.T) or not np.allclose(np.diag(matrix), 1.0):
             raise ValueError(
                 f"weights must be a symmetric matrix of {size} x {size} with 1 on its diagonal, one row for each label."
             )
         return matrix
     if weights not in ("linear", "quadratic"):
-        raise ValueError(f"weights must be 'linear', 'quadratic' or a matrix, but they are {weights!r}.")
+        raise ValueError(f"weights must be 'linear', 'quadratic' or a matrix, but they are {short(weights)}.")
     check_ordered(categories, ordered=ordered, what=f"{weights} weights")
     # Labels that are numbers lie as far apart as the numbers do, others one step each.
     numeric = categories.dtype.kind in "iuf"
@@ -311,7 +315,7 @@ def krippendorff_alpha(
         ValueError: there is no such metric.
     """
     if not callable(metric) and not isinstance(metric, str):
-        raise TypeError(f"The metric must be a name, a function or a Label Studio tag, but it is {metric!r}.")
+        raise TypeError(f"The metric must be a name, a function or a Label Studio tag, but it is {short(metric)}.")
     if callable(metric):
         return _similarity_alpha(read(judgments, kind="any"), metric, interval, repetitions, seed)
     if metric in TAGS:
@@ -619,7 +623,7 @@ def agreement_by_task(judgments: pd.DataFrame | Coded, metric: Metric = "nominal
 
 def _pair_score(metric: Metric, options: dict[str, Any]) -> tuple[Kind, Callable[[Any, Any], float] | None]:
     if not callable(metric) and not isinstance(metric, str):
-        raise TypeError(f"The metric must be a name, a function or a Label Studio tag, but it is {metric!r}.")
+        raise TypeError(f"The metric must be a name, a function or a Label Studio tag, but it is {short(metric)}.")
     if callable(metric):
         return "any", metric
     if metric in TAGS:
@@ -950,7 +954,7 @@ def cohen_kappa(
     wanted: tuple[int, int] | None = None
     if a is not None:
         if not pd.api.types.is_scalar(a) or not pd.api.types.is_scalar(b):
-            raise TypeError(f"a and b must each name one annotator, but they are {a!r} and {b!r}.")
+            raise TypeError(f"a and b must each name one annotator, but they are {short(a)} and {short(b)}.")
         places = [coded.annotators.get_indexer(pd.Index([name], dtype=object))[0] for name in (a, b)]
         for name, place in zip((a, b), places, strict=True):
             if place < 0:

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 from scipy.sparse import coo_array
 
 Codes: TypeAlias = npt.NDArray[np.int32]
@@ -30,6 +31,8 @@ Kind: TypeAlias = Literal["nominal", "number", "set", "result", "any"]
 
 SETS = (list, tuple, set, frozenset)
 """What a set of labels may come as."""
+LARGEST = 1e100
+"""Numbers beyond it are refused: their squares are none."""
 REQUIRED = ("task", "annotator", "value")
 OPTIONAL = ("at", "duration", "confidence", "source", "cohort", "gold")
 
@@ -203,6 +206,7 @@ def read(
         _check_needs(judgments.frame, needs)
         return judgments
     _check_columns(judgments, needs, extra)
+    judgments = _without_arrow(judgments)
     if len(judgments) < max(least, 1) and least:
         raise BadJudgments(_too_few(judgments, least))
     task, tasks = encode(judgments["task"], "task")
@@ -243,13 +247,26 @@ def kind_of(judgments: pd.DataFrame) -> Kind:
     _check_columns(judgments, (), judgments.columns if isinstance(judgments, pd.DataFrame) else ())
     if judgments.empty:
         raise BadJudgments(_too_few(judgments, 1))
-    column = judgments["value"]
+    column = _without_arrow(judgments[["value"]])["value"]
     if column.dtype != object:
         return "number" if column.dtype.kind == "f" else "nominal"
     lists = [value for value in column.head(1000) if isinstance(value, SETS)]
     if lists:
         return "result" if any(isinstance(item, dict) for value in lists for item in value) else "set"
     return "number" if pd.api.types.infer_dtype(column, skipna=True) == "floating" else "nominal"
+
+
+def _without_arrow(frame: pd.DataFrame) -> pd.DataFrame:
+    """Arrow's lists, dictionaries and times, which are read unlike those of pandas, as those of pandas."""
+    for name, column in frame.items():
+        if isinstance(column.dtype, pd.ArrowDtype):
+            kind = column.dtype.pyarrow_dtype
+            if pa.types.is_nested(kind):
+                frame = frame.assign(**{str(name): pd.Series(column.tolist(), index=column.index, dtype=object)})
+            elif pa.types.is_dictionary(kind) or pa.types.is_timestamp(kind):
+                plain = pa.array(column.array).to_pandas()
+                frame = frame.assign(**{str(name): plain.set_axis(column.index)})
+    return frame
 
 
 def encode(
@@ -270,6 +287,10 @@ def encode(
     if isinstance(dtype, pd.CategoricalDtype):
         codes: Codes = column.cat.codes.to_numpy().astype(np.int32)
         values: pd.Index[Any] = dtype.categories
+        if values.dtype.kind in "Ofc":
+            used, first = np.unique(codes, return_index=True)
+            first = first[used >= 0]
+            _check_scalars(pd.Series(values[codes[first]], index=column.index[first]), name)
         if not keep_unused:
             codes, values = _without_unused(codes, values)
     elif isinstance(dtype, np.dtype) and dtype.kind in "iub":
@@ -287,7 +308,7 @@ def _encode_integers(values: npt.NDArray[Any]) -> tuple[Codes, pd.Index[Any]]:
     if not values.size:
         return values.astype(np.int32), pd.Index(values)
     low, high = int(values.min()), int(values.max())
-    if high - low > 4 * values.size + 1000:
+    if high - low > 4 * values.size + 1000 or high >= 2**63:
         found, distinct = pd.factorize(values, sort=True)
         return found.astype(np.int32), pd.Index(distinct)
     # Few holes: a table of what occurs is several times quicker than hashing.
@@ -344,6 +365,8 @@ def _check_scalars(column: pd.Series[Any], name: str) -> None:
         if infinite.any():
             raise BadJudgments(f"The column {name!r} is infinite in row {row_of(column, _first(infinite))}.")
         return
+    if column.dtype.kind == "c":
+        raise BadJudgments(f"The column {name!r} holds complex numbers (row {row_of(column, 0)}), which have no order.")
     if column.dtype != object:
         return
     inferred = pd.api.types.infer_dtype(column, skipna=True)
@@ -382,6 +405,12 @@ def _numbers(column: pd.Series[Any], name: str, *, missing: bool = False) -> Flo
     infinite = np.isinf(values)
     if infinite.any():
         raise BadJudgments(f"The column {name!r} is infinite in row {row_of(column, _first(infinite))}.")
+    huge = np.abs(values) > LARGEST
+    if huge.any():
+        raise BadJudgments(
+            f"The column {name!r} must hold numbers up to {LARGEST:g}, but row {row_of(column, _first(huge))} holds "
+            f"{values[_first(huge)]:g}."
+        )
     absent = np.isnan(values)
     if not missing and absent.any():
         raise BadJudgments(f"The column {name!r} is empty in row {row_of(column, _first(absent))}.")
@@ -522,6 +551,19 @@ def _check_needs(frame: pd.DataFrame, needs: Collection[str]) -> None:
             raise BadJudgments(f"The column {column!r} is missing, which is needed here.")
 
 
+def confidences(frame: pd.DataFrame) -> Floats:
+    """The confidence of each row of a frame that may lack other columns than ``annotator``; NaN where it has none.
+
+    Raises:
+        BadJudgments: a column is missing, or holds no numbers from 0 to 1.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise BadJudgments(f"Judgments must be a pandas DataFrame, not a {type(frame).__name__}.")
+    _check_needs(frame, ("annotator", "confidence"))
+    _check_range(frame, "confidence", 1.0)
+    return _numbers(frame["confidence"], "confidence", missing=True)
+
+
 def _check_optional(frame: pd.DataFrame) -> None:
     """The optional columns that are there hold what they must."""
     if "at" in frame.columns:
@@ -533,14 +575,18 @@ def _check_optional(frame: pd.DataFrame) -> None:
             )
     for column, high in (("duration", np.inf), ("confidence", 1.0)):
         if column in frame.columns:
-            values = _numbers(frame[column], column, missing=True)
-            outside = (values < 0) | (values > high)
-            if outside.any():
-                where = _first(outside)
-                limits = "at least 0" if np.isinf(high) else "from 0 to 1"
-                raise BadJudgments(
-                    f"The column {column!r} must be {limits}, but row {row_of(frame, where)} holds {values[where]:g}."
-                )
+            _check_range(frame, column, high)
+
+
+def _check_range(frame: pd.DataFrame, column: str, high: float) -> None:
+    values = _numbers(frame[column], column, missing=True)
+    outside = (values < 0) | (values > high)
+    if outside.any():
+        where = _first(outside)
+        limits = "at least 0" if np.isinf(high) else "from 0 to 1"
+        raise BadJudgments(
+            f"The column {column!r} must be {limits}, but row {row_of(frame, where)} holds {values[where]:g}."
+        )
 
 
 def _last_of_each(frame: pd.DataFrame, task: Codes, annotator: Codes, annotators: int) -> npt.NDArray[np.intp] | None:
@@ -565,7 +611,7 @@ def _last_of_each(frame: pd.DataFrame, task: Codes, annotator: Codes, annotators
             f"The column 'at' is empty in row {row_of(frame, _first(absent))}, whose task the annotator judged more "
             "than once, so the later judgment cannot be told."
         )
-    by_time = np.argsort(at.to_numpy(), kind="stable")
+    by_time = np.argsort(pd.DatetimeIndex(at).asi8, kind="stable")
     last = ~pd.Series(key[by_time]).duplicated(keep="last").to_numpy()
     return np.sort(by_time[last])
 
@@ -579,23 +625,35 @@ def _with_gold(
 ) -> tuple[Codes, pd.Index[Any]]:
     """The categories with those that only gold has."""
     known, answers = encode(gold, "gold", missing=True)
+    if not len(answers):
+        return codes, labels
+    if _family(answers) != _family(labels):
+        where = _first(known >= 0)
+        raise BadJudgments(
+            f"The column 'gold' holds {shown(answers[known[where]])} in row {row_of(gold, where)}, which is of another "
+            "type than the values of the column 'value'."
+        )
     new = answers.difference(labels, sort=False)
     if not len(new):
         return codes, labels
     if isinstance(column.dtype, pd.CategoricalDtype):
         return codes, labels.append(new)
     together = labels.append(new)
-    try:
-        order = sorted(range(len(together)), key=together.__getitem__)
-    except TypeError:
-        where = _first(np.isin(known, answers.get_indexer(new)))
+    if not together.is_unique:
         raise BadJudgments(
-            f"The column 'gold' holds {shown(new[0])} in row {row_of(gold, where)}, which is of another type than "
-            "the values of the column 'value'."
-        ) from None
+            "The columns 'value' and 'gold' hold whole numbers that are too large to be told apart beside missing ones; "
+            "make both of them texts."
+        )
+    order = sorted(range(len(together)), key=together.__getitem__)
     places = np.empty(len(order), dtype=np.int32)
     places[order] = np.arange(len(order), dtype=np.int32)
     return places[codes], together[order]
+
+
+def _family(values: pd.Index[Any]) -> str:
+    """What values can be compared with: whole numbers are like other numbers, and truth values like nothing else."""
+    kind = pd.api.types.infer_dtype(values)
+    return "number" if kind in {"integer", "floating", "mixed-integer-float"} else kind
 
 
 def _all_different(key: npt.NDArray[np.int64]) -> bool:

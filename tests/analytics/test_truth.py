@@ -361,7 +361,7 @@ def test_bad_options_are_refused() -> None:
         dawid_skene(frame, iterations=0)
     with pytest.raises(TypeError, match=r"threads must be a whole number, but it is 1\.5"):
         dawid_skene(frame, threads=1.5)
-    with pytest.raises(ValueError, match="class_shares must be from 0 to 1, or 'majority', but it is 2"):
+    with pytest.raises(ValueError, match="class_shares, unless it is 'majority', must be from 0 to 1, but it is 2"):
         one_coin(frame, class_shares=2)
     with pytest.raises(ValueError, match="values must be"):
         infer_truth(frame, values="colour")
