@@ -641,8 +641,8 @@ def _with_gold(
     together = labels.append(new)
     if not together.is_unique:
         raise BadJudgments(
-            "The columns 'value' and 'gold' hold whole numbers that are too large to be told apart beside missing ones; "
-            "make both of them texts."
+            "The columns 'value' and 'gold' hold whole numbers too large to be told apart beside missing ones; make "
+            "both of them texts."
         )
     order = sorted(range(len(together)), key=together.__getitem__)
     places = np.empty(len(order), dtype=np.int32)
