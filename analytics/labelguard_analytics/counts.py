@@ -18,8 +18,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from labelguard_analytics import agreement
-from labelguard_analytics.agreement import Pairwise, Weights
+from labelguard_analytics.agreement.alpha import alpha_estimate
+from labelguard_analytics.agreement.coefficients import chance_estimate
+from labelguard_analytics.agreement.pairwise import PairCells, Pairwise, pair_cells, pairwise_of
+from labelguard_analytics.agreement.weights import Weights, category_numbers, check_ordered, credit, ratio_distance
 from labelguard_analytics.estimate import Estimate, unknown
 from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, encode, read, shown
 from labelguard_analytics.options import check_choice, check_whole, short
@@ -275,23 +277,23 @@ class Counts:
         )
 
     def _weights(self, weights: Weights) -> Floats | None:
-        return agreement.credit(self.categories, weights, ordered=self.ordered)
+        return credit(self.categories, weights, ordered=self.ordered)
 
     def percent_agreement(self) -> Estimate:
         """As :func:`labelguard_analytics.percent_agreement`."""
-        return agreement.chance_estimate(self._units(), "percent")
+        return chance_estimate(self._units(), "percent")
 
     def fleiss_kappa(self, *, weights: Weights = None) -> Estimate:
         """As :func:`labelguard_analytics.fleiss_kappa`."""
-        return agreement.chance_estimate(self._units(), "fleiss", self._weights(weights))
+        return chance_estimate(self._units(), "fleiss", self._weights(weights))
 
     def gwet_ac1(self) -> Estimate:
         """As :func:`labelguard_analytics.gwet_ac1`."""
-        return agreement.chance_estimate(self._units(), "gwet")
+        return chance_estimate(self._units(), "gwet")
 
     def gwet_ac2(self, *, weights: Weights = "quadratic") -> Estimate:
         """As :func:`labelguard_analytics.gwet_ac2`."""
-        return agreement.chance_estimate(self._units(), "gwet", self._weights(weights))
+        return chance_estimate(self._units(), "gwet", self._weights(weights))
 
     def krippendorff_alpha(self, metric: Literal["nominal", "ordinal", "interval", "ratio"] = "nominal") -> Estimate:
         """As :func:`labelguard_analytics.krippendorff_alpha`, for metrics of single labels and numbers."""
@@ -299,20 +301,20 @@ class Counts:
         units = self._units().at_least(2)
         distance = None
         if metric == "ordinal":
-            agreement.check_ordered(self.categories, ordered=self.ordered, what="ranks")
+            check_ordered(self.categories, ordered=self.ordered, what="ranks")
         elif metric in ("interval", "ratio"):
-            numbers = agreement.category_numbers(self.categories)
+            numbers = category_numbers(self.categories)
             if metric == "ratio":
-                distance = agreement.ratio_distance(numbers)
+                distance = ratio_distance(numbers)
             else:
                 units = Units(numbers[units.values], units.unit, units.sizes, units.weight, 0)
-        return agreement.alpha_estimate(units, metric, distance)
+        return alpha_estimate(units, metric, distance)
 
     def pairwise_agreement(self, *, weights: Weights = None) -> Pairwise:
         """As :func:`labelguard_analytics.pairwise_agreement`."""
         a, b, k, other = (self.pairs.keys[:, column].astype(np.int32) for column in range(4))
-        cells = agreement.PairCells(a, b, k, other, self.pairs.sums[:, 0])
-        return agreement.pairwise_of(cells, self.annotators, self.categories, self._weights(weights))
+        cells = PairCells(a, b, k, other, self.pairs.sums[:, 0])
+        return pairwise_of(cells, self.annotators, self.categories, self._weights(weights))
 
     def cohen_kappa(self, a: Any, b: Any, *, weights: Weights = None) -> Estimate:
         """As :func:`labelguard_analytics.cohen_kappa` of two annotators that are named.
@@ -698,7 +700,7 @@ def _profiles(coded: Coded) -> dict[int, _Table]:
 
 
 def _pairs(coded: Coded) -> _Table:
-    cells = agreement.pair_cells(coded)
+    cells = pair_cells(coded)
     return _Table(np.stack([cells.a, cells.b, cells.k, cells.l], axis=1).astype(np.int64), cells.count[:, None])
 
 
