@@ -494,7 +494,7 @@ def test_regions_that_most_annotators_drew_are_kept_with_the_label_most_gave() -
     assert found["task"].tolist() == [1]
     assert found.loc[0, ["label", "votes", "asked"]].tolist() == ["name", 3, 3]
     assert sorted(found.loc[0, "annotators"]) == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="must be from 0 to 1"):
+    with pytest.raises(ValueError, match="threshold must be above 0 and at most 1"):
         consensus_regions(frame, "Labels", threshold=0)
 
 
