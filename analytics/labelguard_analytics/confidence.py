@@ -17,9 +17,9 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from labelguard_analytics.confusion import Known, group_judgments, known_truth
-from labelguard_analytics.counts import PERIODS
-from labelguard_analytics.frames import BadJudgments, Coded, Floats, read
-from labelguard_analytics.options import check_whole
+from labelguard_analytics.counts import PERIODS, slices
+from labelguard_analytics.frames import BadJudgments, Coded, Floats, confidences, read
+from labelguard_analytics.options import check_choice, check_flag, check_number, check_whole, short
 from labelguard_analytics.truth import Truth, infer_truth
 from labelguard_analytics.truth.models import Fitted
 from labelguard_analytics.truth.result import make_truth
@@ -117,7 +117,9 @@ def calibration(
         BadJudgments: the frame is not what it must be, or the truth does not fit it.
         ValueError: the bins are none.
     """
-    columns = (by,) if isinstance(by, str) else tuple(by or ())
+    columns = slices(by, ("annotator", "label"))
+    check_whole("repetitions", repetitions, 0)
+    check_whole("seed", seed, 0)
     stated = _Stated.of(judgments, truth, columns)
     edges = _edges(bins, stated.confidence)
     if not len(stated.confidence):
@@ -176,7 +178,7 @@ class _Stated:
 
 
 def _edges(bins: int | Sequence[float], confidence: Floats) -> Floats:
-    if isinstance(bins, int):
+    if not isinstance(bins, (Sequence, np.ndarray)) or isinstance(bins, str):
         check_whole("bins", bins, 1)
         if not len(confidence):
             return np.array([0.0, 1.0])
@@ -186,9 +188,12 @@ def _edges(bins: int | Sequence[float], confidence: Floats) -> Floats:
             return np.array([0.0, 1.0])
         edges[0], edges[-1] = 0.0, max(1.0, edges[-1])
         return edges
-    edges = np.asarray(bins, dtype=np.float64)
-    if len(edges) < 2 or bool((np.diff(edges) <= 0).any()) or edges[0] > 0 or edges[-1] < 1:
-        raise ValueError("The edges of bins must rise from 0 to 1.")
+    try:
+        edges = np.asarray(bins, dtype=np.float64)
+    except (TypeError, ValueError):
+        edges = np.empty(0)
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all() or edges[0] > 0 or edges[-1] < 1:
+        raise ValueError(f"The edges of bins must be numbers that rise from 0 to 1, but they are {short(bins)}.")
     return edges
 
 
@@ -412,8 +417,12 @@ class Recalibration:
     """For ``isotonic``: the same for each annotator, and how much their own curve counts (0 to 1)."""
 
     def apply(self, judgments: pd.DataFrame) -> pd.Series[Any]:
-        """The probability that each judgment is right, given its confidence and who made it; NaN without one."""
-        confidence = judgments["confidence"].to_numpy(dtype=np.float64)
+        """The probability that each judgment is right, given its confidence and who made it; NaN without one.
+
+        Raises:
+            BadJudgments: the frame has no column ``annotator`` or ``confidence``, or no numbers from 0 to 1 there.
+        """
+        confidence = confidences(judgments)
         known = ~np.isnan(confidence)
         worth = np.full(len(confidence), np.nan)
         who = judgments["annotator"]
@@ -477,8 +486,8 @@ def recalibrate(
     Raises:
         BadJudgments: the frame is not what it must be, or no judgment can be compared.
     """
-    if method not in ("platt", "isotonic"):
-        raise ValueError(f"method must be 'platt' or 'isotonic', but it is {method!r}.")
+    check_choice("method", method, ("platt", "isotonic"))
+    check_number("strength", strength, 0)
     stated = _Stated.of(judgments, truth, ())
     if not len(stated.rows):
         raise BadJudgments("No judgment has both a value in the column 'confidence' and a task whose answer is known.")
@@ -560,6 +569,8 @@ def confidence_weighted(judgments: pd.DataFrame, *, use_gold: bool = True, stren
     Raises:
         BadJudgments: the frame is not what it must be.
     """
+    check_flag("use_gold", use_gold)
+    check_number("strength", strength, 0)
     coded = read(judgments, needs=["confidence"], least=1, repeats=True)
     first = infer_truth(coded, use_gold=use_gold)
     worth: Floats = recalibrate(judgments, first, strength=strength).apply(coded.frame).to_numpy()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import sparse, stats
 
-from labelguard_analytics.counts import PERIODS, _groups, _posterior
+from labelguard_analytics.counts import PERIODS, _groups, _posterior, slices
 from labelguard_analytics.fdr import fdr
 from labelguard_analytics.frames import BadJudgments, Coded, Floats, read, shown
 from labelguard_analytics.options import check_whole
@@ -102,7 +102,7 @@ way round 0.0%."
     Raises:
         BadJudgments: the frame is not what it must be, or the truth does not fit it.
     """
-    columns = (by,) if isinstance(by, str) else tuple(by or ())
+    columns = slices(by, ("annotator",))
     own = [name for name in columns if name != "annotator"]
     coded = read(judgments, needs=["at" if name in PERIODS else name for name in own], least=1, repeats=True)
     group, groups = group_judgments(coded, columns)
@@ -116,7 +116,7 @@ way round 0.0%."
     for number, name in enumerate(groups):
         rows = np.flatnonzero(group == number)
         cells = _cells(coded, rows, target)
-        tables.append(_rates(cells, coded.categories).assign(**dict(zip(columns, name, strict=True))))
+        tables.append(_rates(cells, coded.categories).assign(**dict(zip(columns, name, strict=True)), _group=number))
         matrix += cells.count
     everything = np.arange(coded.n)
     cells = _cells(coded, everything, target)
@@ -127,7 +127,7 @@ way round 0.0%."
     order = [*columns, *(name for name in table.columns if name not in columns)]
     table = table[order]
     return Confusion(
-        table,
+        table.drop(columns="_group"),
         _pairs(table, columns),
         pd.DataFrame(
             matrix,
@@ -287,13 +287,16 @@ def _wilson(rate: Floats, given: Floats, clusters: Floats, cells: _Cells) -> tup
 
 
 def _pairs(table: pd.DataFrame, by: tuple[str, ...]) -> pd.DataFrame:
-    keys = [*by, "truth", "label"]
-    sums = table.groupby([*by, "label"], dropna=False, observed=True)[["count", "given"]].sum().reset_index()
-    own = table[table["truth"] == table["label"]][[*by, "label", "count", "given"]]
-    totals = sums.merge(own, on=[*by, "label"], suffixes=("", "_own"))
+    # By the number of the group: its names may be missing.
+    keys = ["_group", "truth", "label"]
+    sums = table.groupby(["_group", "label"], observed=True)[["count", "given"]].sum().reset_index()
+    own = table[table["truth"] == table["label"]][["_group", "label", "count", "given"]]
+    totals = sums.merge(own, on=["_group", "label"], suffixes=("", "_own"))
     totals["said"] = totals["count"] - totals["count_own"]
     totals["asked"] = totals["given"] - totals["given_own"]
-    pairs = table[table["truth"] != table["label"]].merge(totals[[*by, "label", "said", "asked"]], on=[*by, "label"])
+    pairs = table[table["truth"] != table["label"]].merge(
+        totals[["_group", "label", "said", "asked"]], on=["_group", "label"]
+    )
     rest = pairs["asked"] - pairs["given"]
     with np.errstate(invalid="ignore", divide="ignore"):
         chance = np.where(rest > 0, (pairs["said"] - pairs["count"]) / rest, np.nan)
@@ -423,12 +426,16 @@ def confusing_items(
         raise BadJudgments("confusing_items needs text as a Series, or features as a DataFrame, indexed by task.")
     if groups is not None:
         check_whole("groups", groups, 2)
+    check_whole("seed", seed, 0)
     coded = read(judgments, least=1, repeats=True)
     score = spread_of_errors(coded, known_truth(coded, truth))
     kept = np.flatnonzero(~np.isnan(score))
     tasks = coded.tasks[kept]
     given = text if text is not None else features
     assert given is not None  # noqa: S101 - one of them is there
+    twice = given.index[given.index.duplicated()]
+    if len(twice):
+        raise BadJudgments(f"Task {shown(twice[0])} has two rows of {'text' if text is not None else 'features'}.")
     missing = tasks.difference(given.index)
     if len(missing):
         raise BadJudgments(
@@ -496,7 +503,9 @@ def _group_items(vectors: Floats, groups: int | None, seed: int) -> tuple[npt.ND
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
 
-    tried = [groups] if groups else range(2, min(10, len(vectors) - 1) + 1)
+    # There cannot be more groups than different items.
+    most = len(np.unique(vectors.round(9), axis=0))
+    tried = [min(groups, most)] if groups else range(2, min(10, len(vectors) - 1, most) + 1)
     best: tuple[float, Any] | None = None
     for number in tried:
         found = KMeans(number, n_init=4, random_state=seed).fit(vectors)

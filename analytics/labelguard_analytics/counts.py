@@ -18,11 +18,13 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from labelguard_analytics import agreement
-from labelguard_analytics.agreement import Pairwise, Weights
+from labelguard_analytics.agreement.alpha import alpha_estimate
+from labelguard_analytics.agreement.coefficients import chance_estimate
+from labelguard_analytics.agreement.pairwise import PairCells, Pairwise, pair_cells, pairwise_of
+from labelguard_analytics.agreement.weights import Weights, category_numbers, check_ordered, credit, ratio_distance
 from labelguard_analytics.estimate import Estimate, unknown
 from labelguard_analytics.frames import BadJudgments, Coded, Codes, Floats, encode, read, shown
-from labelguard_analytics.options import check_whole
+from labelguard_analytics.options import check_choice, check_whole, short
 from labelguard_analytics.units import Units
 
 Keys = npt.NDArray[np.int64]
@@ -140,7 +142,7 @@ class Counts:
         judgments: pd.DataFrame | Coded,
         *,
         truth: pd.Series[Any] | pd.DataFrame | None = None,
-        by: Sequence[str] = (),
+        by: str | Sequence[str] | None = None,
         bins: int = 10,
     ) -> Counts:
         """Count a shard of whole tasks.
@@ -155,9 +157,10 @@ class Counts:
 
         Raises:
             BadJudgments: the frame is not what it must be, or ``truth`` does not fit it.
-            ValueError: ``bins`` is no whole number from 1.
+            ValueError: ``bins`` is no whole number from 1, or ``by`` names something else.
         """
         check_whole("bins", bins, 1)
+        by = slices(by)
         columns = ["at" if name in PERIODS else name for name in by]
         coded = read(judgments, needs=columns, least=1)
         labels, annotators = len(coded.categories), len(coded.annotators)
@@ -166,9 +169,9 @@ class Counts:
         return cls(
             coded.categories,
             coded.annotators,
-            tuple(by),
+            by,
             groups,
-            bins,
+            int(bins),
             coded.ordered,
             _profiles(coded),
             _pairs(coded),
@@ -274,45 +277,44 @@ class Counts:
         )
 
     def _weights(self, weights: Weights) -> Floats | None:
-        return agreement.credit(self.categories, weights, ordered=self.ordered)
+        return credit(self.categories, weights, ordered=self.ordered)
 
     def percent_agreement(self) -> Estimate:
         """As :func:`labelguard_analytics.percent_agreement`."""
-        return agreement.chance_estimate(self._units(), "percent")
+        return chance_estimate(self._units(), "percent")
 
     def fleiss_kappa(self, *, weights: Weights = None) -> Estimate:
         """As :func:`labelguard_analytics.fleiss_kappa`."""
-        return agreement.chance_estimate(self._units(), "fleiss", self._weights(weights))
+        return chance_estimate(self._units(), "fleiss", self._weights(weights))
 
     def gwet_ac1(self) -> Estimate:
         """As :func:`labelguard_analytics.gwet_ac1`."""
-        return agreement.chance_estimate(self._units(), "gwet")
+        return chance_estimate(self._units(), "gwet")
 
     def gwet_ac2(self, *, weights: Weights = "quadratic") -> Estimate:
         """As :func:`labelguard_analytics.gwet_ac2`."""
-        return agreement.chance_estimate(self._units(), "gwet", self._weights(weights))
+        return chance_estimate(self._units(), "gwet", self._weights(weights))
 
     def krippendorff_alpha(self, metric: Literal["nominal", "ordinal", "interval", "ratio"] = "nominal") -> Estimate:
         """As :func:`labelguard_analytics.krippendorff_alpha`, for metrics of single labels and numbers."""
+        check_choice("The metric", metric, ("nominal", "ordinal", "interval", "ratio"))
         units = self._units().at_least(2)
         distance = None
         if metric == "ordinal":
-            agreement.check_ordered(self.categories, ordered=self.ordered, what="ranks")
+            check_ordered(self.categories, ordered=self.ordered, what="ranks")
         elif metric in ("interval", "ratio"):
-            numbers = agreement.category_numbers(self.categories)
+            numbers = category_numbers(self.categories)
             if metric == "ratio":
-                distance = agreement.ratio_distance(numbers)
+                distance = ratio_distance(numbers)
             else:
                 units = Units(numbers[units.values], units.unit, units.sizes, units.weight, 0)
-        elif metric != "nominal":
-            raise ValueError(f"Counts give alpha for nominal, ordinal, interval and ratio, not for {metric!r}.")
-        return agreement.alpha_estimate(units, metric, distance)
+        return alpha_estimate(units, metric, distance)
 
     def pairwise_agreement(self, *, weights: Weights = None) -> Pairwise:
         """As :func:`labelguard_analytics.pairwise_agreement`."""
         a, b, k, other = (self.pairs.keys[:, column].astype(np.int32) for column in range(4))
-        cells = agreement.PairCells(a, b, k, other, self.pairs.sums[:, 0])
-        return agreement.pairwise_of(cells, self.annotators, self.categories, self._weights(weights))
+        cells = PairCells(a, b, k, other, self.pairs.sums[:, 0])
+        return pairwise_of(cells, self.annotators, self.categories, self._weights(weights))
 
     def cohen_kappa(self, a: Any, b: Any, *, weights: Weights = None) -> Estimate:
         """As :func:`labelguard_analytics.cohen_kappa` of two annotators that are named.
@@ -320,9 +322,7 @@ class Counts:
         Raises:
             ValueError: one of them is not there.
         """
-        for name in (a, b):
-            if name not in self.annotators:
-                raise ValueError(f"There is no annotator {name!r} in these counts.")
+        self._places(a, b)
         rows = self.pairwise_agreement(weights=weights).pairs
         found = rows[((rows["a"] == a) & (rows["b"] == b)) | ((rows["a"] == b) & (rows["b"] == a))]
         if found.empty:
@@ -336,10 +336,14 @@ class Counts:
     # Confusion
 
     def between(self, a: Any, b: Any) -> pd.DataFrame:
-        """How often ``a`` gave which label (rows) where ``b`` gave which (columns), over the tasks of both."""
+        """How often ``a`` gave which label (rows) where ``b`` gave which (columns), over the tasks of both.
+
+        Raises:
+            ValueError: one of them is not there.
+        """
         size = len(self.categories)
         table = np.zeros((size, size))
-        one, other = (int(self.annotators.get_indexer(pd.Index([name]))[0]) for name in (a, b))
+        one, other = self._places(a, b)
         keys = self.pairs.keys
         rows = (keys[:, 0] == min(one, other)) & (keys[:, 1] == max(one, other))
         np.add.at(table, (keys[rows, 2], keys[rows, 3]), self.pairs.sums[rows, 0])
@@ -349,11 +353,23 @@ class Counts:
             table, index=pd.Index(self.categories, name=str(a)), columns=pd.Index(self.categories, name=str(b))
         )
 
+    def _places(self, a: Any, b: Any) -> tuple[int, int]:
+        for name in (a, b):
+            if not pd.api.types.is_scalar(name) or name not in self.annotators:
+                raise ValueError(f"There is no annotator {short(name)} in these counts.")
+        one, other = self.annotators.get_indexer(pd.Index([a, b], dtype=object))
+        return int(one), int(other)
+
     def cube(self, group: tuple[Any, ...] | None = None) -> Floats:
         """How often each annotator gave which label to tasks of which truth: annotators x truth x labels.
 
         ``group`` is one of ``groups``; None adds them up. Numbers are whole unless the truth was a posterior.
+
+        Raises:
+            ValueError: there is no such group.
         """
+        if group is not None and (not isinstance(group, tuple) or group not in self.groups):
+            raise ValueError(f"There is no group {short(group)} in these counts.")
         shape = len(self.annotators), len(self.categories), len(self.categories)
         keys, sums = self.truth.keys, self.truth.sums[:, 0]
         if group is not None:
@@ -406,18 +422,34 @@ class Counts:
         Returns:
             The shares of labels among tasks (labels), and for each annotator the probability of each label given
             each truth (annotators x truth x labels); rows without any count are even.
+
+        Raises:
+            ValueError: the smoothing is negative, or no number or array that fits.
         """
+        try:
+            added = np.broadcast_to(np.asarray(smoothing, dtype=np.float64), self.cube().shape)
+        except (TypeError, ValueError):
+            added = np.full(1, -1.0)
+        if not ((added >= 0) & (added < np.inf)).all():
+            raise ValueError(
+                f"smoothing must be a number from 0, or an array of them that fits the cube, but it is "
+                f"{short(smoothing)}."
+            )
         total = float(self.truths.sum())
         size = len(self.categories)
         shares = self.truths / total if total else np.full(size, 1.0 / max(size, 1))
-        counts = self.cube() + smoothing
+        counts = self.cube() + added
         sums = counts.sum(axis=2, keepdims=True)
         return shares, np.where(sums > 0, counts / np.where(sums > 0, sums, 1.0), 1.0 / max(size, 1))
 
     # Keeping
 
     def to_bytes(self) -> bytes:
-        """The counts as an Arrow stream of one row, which any Arrow library can read."""
+        """The counts as an Arrow stream of one row, which any Arrow library can read.
+
+        Raises:
+            ValueError: Arrow has no form for the labels, annotators or groups.
+        """
         profiles = sorted(self.profiles.items())
         columns: dict[str, pa.Array] = {
             "categories": _kept(self.categories),
@@ -462,14 +494,17 @@ class Counts:
         Raises:
             ValueError: these bytes are something else, or of a version that is not known.
         """
+        if not isinstance(kept, bytes):
+            raise TypeError(f"Counts are read from bytes, not from a {type(kept).__name__}.")
         try:
             with pa.ipc.open_stream(kept) as reader:
                 table = reader.read_all()
             about = json.loads((table.schema.metadata or {})[b"labelguard_counts"])
-        except (pa.ArrowInvalid, KeyError, ValueError):
+            version = about["version"]
+        except (pa.ArrowInvalid, KeyError, TypeError, ValueError):
             raise ValueError("These bytes are no counts.") from None
-        if about["version"] != _VERSION:
-            raise ValueError(f"These counts are of version {about['version']}, and only {_VERSION} can be read.")
+        if version != _VERSION:
+            raise ValueError(f"These counts are of version {version}, and only {_VERSION} can be read.")
 
         def column(name: str) -> npt.NDArray[Any]:
             chunk = table.column(name).combine_chunks()
@@ -506,7 +541,12 @@ class Counts:
 
 def _kept(values: Any) -> pa.Array:
     """Values as one list in one row."""
-    array = pa.array([_plain(value) for value in values])
+    try:
+        array = pa.array([_plain(value) for value in values])
+    except (pa.ArrowException, OverflowError):
+        raise ValueError(
+            f"Arrow cannot keep values such as {short(values[0])}; make them texts before counting."
+        ) from None
     return pa.ListArray.from_arrays(pa.array([0, len(array)], pa.int32()), array)
 
 
@@ -554,6 +594,23 @@ def _in_order(pairs: _Table) -> _Table:
     return _Table(keys, pairs.sums)
 
 
+def slices(by: str | Sequence[str] | None, own: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns by which to keep judgments apart: ``source``, ``cohort``, a period of ``at``, or one of ``own``.
+
+    Raises:
+        ValueError: it names something else, or something twice.
+    """
+    columns = () if by is None else (by,) if isinstance(by, str) else by
+    known = (*own, "source", "cohort", *PERIODS)
+    if not isinstance(columns, (list, tuple)):
+        raise TypeError(f"by must be a name or a list of names, but it is {short(by)}.")
+    for name in columns:
+        check_choice("What by names", name, known)
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"by names a column twice: {short(by)}.")
+    return tuple(columns)
+
+
 def _groups(coded: Coded, by: Sequence[str]) -> tuple[Codes, tuple[tuple[Any, ...], ...]]:
     """The group of each judgment, and the groups."""
     if not by:
@@ -583,10 +640,19 @@ def _posterior(coded: Coded, truth: pd.Series[Any] | pd.DataFrame | None) -> tup
     if truth is None:
         codes = coded.gold()
     elif isinstance(truth, pd.DataFrame):
-        strange = truth.columns.difference(coded.categories)
-        if len(strange) and bool((truth[strange].to_numpy() > 0).any()):
+        _check_once(truth.index, "task")
+        _check_once(truth.columns, "label")
+        try:
+            chances = truth.to_numpy(dtype=np.float64, na_value=0.0)
+        except (TypeError, ValueError):
+            chances = np.full((1, 1), -1.0)
+        if not ((chances >= 0) & (chances <= 1 + 1e-9)).all():
+            raise BadJudgments("A truth of tasks x labels must hold probabilities from 0 to 1.")
+        strange = truth.columns[~truth.columns.isin(coded.categories) & (chances > 0).any(axis=0)]
+        if len(strange):
             raise BadJudgments(f"The truth has the label {shown(strange[0])}, which the column 'value' has not.")
-        posterior = truth.reindex(index=coded.tasks, columns=coded.categories).fillna(0.0).to_numpy(dtype=np.float64)
+        table = pd.DataFrame(chances, index=truth.index, columns=truth.columns)
+        posterior = table.reindex(index=coded.tasks, columns=coded.categories).fillna(0.0).to_numpy(dtype=np.float64)
         return posterior, posterior.sum(axis=0)
     elif not isinstance(truth, pd.Series):
         raise BadJudgments(
@@ -594,6 +660,8 @@ def _posterior(coded: Coded, truth: pd.Series[Any] | pd.DataFrame | None) -> tup
             f"not {type(truth).__name__}."
         )
     else:
+        _check_once(truth.index, "task")
+        encode(truth, "truth", missing=True)
         answers = truth.reindex(coded.tasks)
         known = answers.notna().to_numpy()
         codes = np.full(len(coded.tasks), -1, dtype=np.int32)
@@ -607,6 +675,12 @@ def _posterior(coded: Coded, truth: pd.Series[Any] | pd.DataFrame | None) -> tup
     if not (codes >= 0).any():
         return None, np.zeros(size)
     return codes, np.bincount(codes[codes >= 0], minlength=size).astype(np.float64)
+
+
+def _check_once(names: pd.Index[Any], what: str) -> None:
+    twice = names[names.duplicated()]
+    if len(twice):
+        raise BadJudgments(f"The truth has the {what} {shown(twice[0])} twice.")
 
 
 def _profiles(coded: Coded) -> dict[int, _Table]:
@@ -626,7 +700,7 @@ def _profiles(coded: Coded) -> dict[int, _Table]:
 
 
 def _pairs(coded: Coded) -> _Table:
-    cells = agreement.pair_cells(coded)
+    cells = pair_cells(coded)
     return _Table(np.stack([cells.a, cells.b, cells.k, cells.l], axis=1).astype(np.int64), cells.count[:, None])
 
 

@@ -24,6 +24,14 @@ def fdr(p: npt.ArrayLike, level: float = 0.1, method: Literal["bh", "by"] = "bh"
     ``bh`` (Benjamini and Hochberg 1995) needs independent or positively dependent p-values; ``by`` (Benjamini
     and Yekutieli 2001) holds under any dependence and costs power.
 
+    >>> fdr([0.001, 0.02, 0.6]).mask.tolist()
+    [True, True, False]
+
+    Args:
+        p: a p-value for each hypothesis.
+        level: the largest expected share of false ones among the rejected, between 0 and 1.
+        method: ``bh`` or ``by``.
+
     Raises:
         ValueError: a p-value lies outside 0 to 1 or is missing, or the level does.
     """
@@ -43,6 +51,16 @@ def ebh(e_values: npt.ArrayLike, level: float = 0.1) -> npt.NDArray[np.bool_]:
 
     With ``k`` the largest number such that ``k`` e-values are at least ``count / (level * k)``, those ``k``
     are rejected. E-values of repeated sweeps may be averaged or multiplied first, p-values may not.
+
+    >>> ebh([100.0, 1.0, 0.5]).tolist()
+    [True, False, False]
+
+    Args:
+        e_values: an e-value for each hypothesis.
+        level: the largest expected share of false ones among the rejected, between 0 and 1.
+
+    Returns:
+        For each hypothesis whether it is rejected.
 
     Raises:
         ValueError: an e-value is negative or missing, or the level lies outside 0 to 1.

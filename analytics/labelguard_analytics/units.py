@@ -23,7 +23,7 @@ from scipy import stats
 
 from labelguard_analytics.estimate import Estimate, unknown
 from labelguard_analytics.frames import Coded, Codes, Floats
-from labelguard_analytics.options import check_whole
+from labelguard_analytics.options import check_choice, check_whole
 
 Interval: TypeAlias = Literal["analytic", "bootstrap"]
 
@@ -430,9 +430,9 @@ def estimate(
         labels: whether the values are labels, of which one may be too rare.
         reason: what to say where the coefficient is undefined.
     """
-    if interval not in ("analytic", "bootstrap"):
-        raise ValueError(f"interval must be 'analytic' or 'bootstrap', but it is {interval!r}.")
+    check_choice("interval", interval, ("analytic", "bootstrap"))
     check_whole("repetitions", repetitions, 1)
+    check_whole("seed", seed, 0)
     units = coefficient.units
     tasks, judgments = units.tasks, units.judgments
     found = coefficient.disagreement()

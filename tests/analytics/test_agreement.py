@@ -125,6 +125,19 @@ def test_ac1_where_kappa_fails() -> None:
     assert round(cohen_kappa(judgments).value, 2) == -0.02
 
 
+@pytest.mark.parametrize(
+    ("weights", "fleiss", "gwet"), [(None, 0.761, 0.775), ("linear", 0.818, 0.859), ("quadratic", 0.865, 0.914)]
+)
+def test_fleiss_and_gwet_of_gwets_example_with_missing_judgments(weights: Any, fleiss: float, gwet: float) -> None:
+    """The same 4 observers in Gwet (2014): the values that irrCAC, his package, gives to three digits."""
+    judgments = frame(KRIPPENDORFF)
+    ac = gwet_ac1(judgments) if weights is None else gwet_ac2(judgments, weights=weights)
+
+    assert round(percent_agreement(judgments).value, 3) == 0.818
+    assert round(fleiss_kappa(judgments, weights=weights).value, 3) == fleiss
+    assert round(ac.value, 3) == gwet
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_alpha_equals_the_reference_package(metric: Any, seed: int) -> None:

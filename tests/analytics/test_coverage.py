@@ -80,7 +80,7 @@ def found(world: World, name: str, seed: int, repetitions: int = REPETITIONS) ->
         yield estimate.has_interval, estimate.low <= truth <= estimate.high
 
 
-THREE, FIVE = (0.95, 0.85, 0.75), (0.95, 0.9, 0.85, 0.8, 0.7)
+THREE, FOUR, FIVE = (0.95, 0.85, 0.75), (0.95, 0.9, 0.8, 0.7), (0.95, 0.9, 0.85, 0.8, 0.7)
 WORLDS = [
     # Two of five annotators share a task in 36% of cases where 40% is missing: too few for kappa at 200 tasks.
     (name, World(tasks, shares, accuracy, missing if name == "alpha" else missing / 2))
@@ -89,6 +89,9 @@ WORLDS = [
     for accuracy, missing in ((THREE, 0.1), (FIVE, 0.4))
     for name in names
 ] + [("Fleiss", World(200, (0.95, 0.05), THREE, 0.2)), ("AC1", World(200, (0.95, 0.05), THREE, 0.2))]
+WORLDS += [(name, World(tasks, (0.95, 0.05), FOUR, 0.2)) for tasks in (200, 1000) for name in ("alpha", "kappa")] + [
+    ("kappa", World(1000, (0.8, 0.15, 0.05), FIVE, 0.4))
+]
 
 
 @pytest.mark.slow

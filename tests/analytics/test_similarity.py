@@ -542,7 +542,12 @@ def test_dates_are_alike_within_their_tolerance() -> None:
         ("BrushLabels", [item("brushlabels", {"rle": [1, 2, 3]})], {}, "needs original_width"),
         ("BitmaskLabels", [item("bitmasklabels", {"imageDataURL": "data:,x"})], {}, "PNG picture"),
         ("Ranker", [item("ranker", {"ranker": {"a": ["x", "x"]}})], {}, "every item id once"),
-        ("RectangleLabels", [rectangle(0, 0, 1, 1)], {"threshold": 2}, "threshold must lie above 0"),
+        (
+            "RectangleLabels",
+            [rectangle(0, 0, 1, 1)],
+            {"threshold": 2},
+            "threshold must be above 0 and at most 1, but it is 2",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_said(tag: str, one: Any, options: dict[str, Any], says: str) -> None:

@@ -361,7 +361,7 @@ def test_bad_options_are_refused() -> None:
         dawid_skene(frame, iterations=0)
     with pytest.raises(TypeError, match=r"threads must be a whole number, but it is 1\.5"):
         dawid_skene(frame, threads=1.5)
-    with pytest.raises(ValueError, match="class_shares must be from 0 to 1, or 'majority', but it is 2"):
+    with pytest.raises(ValueError, match="class_shares, unless it is 'majority', must be from 0 to 1, but it is 2"):
         one_coin(frame, class_shares=2)
     with pytest.raises(ValueError, match="values must be"):
         infer_truth(frame, values="colour")
@@ -494,7 +494,7 @@ def test_regions_that_most_annotators_drew_are_kept_with_the_label_most_gave() -
     assert found["task"].tolist() == [1]
     assert found.loc[0, ["label", "votes", "asked"]].tolist() == ["name", 3, 3]
     assert sorted(found.loc[0, "annotators"]) == ["a", "b", "c"]
-    with pytest.raises(ValueError, match="must be from 0 to 1"):
+    with pytest.raises(ValueError, match="threshold must be above 0 and at most 1"):
         consensus_regions(frame, "Labels", threshold=0)
 
 

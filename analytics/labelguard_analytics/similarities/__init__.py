@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from labelguard_analytics.options import short
 from labelguard_analytics.similarities import labels, orders, scales, words
 from labelguard_analytics.similarities.items import BadResult, Item, check
 from labelguard_analytics.similarities.labels import set_similarity, sets_alike
+from labelguard_analytics.similarities.options import check_options
 from labelguard_analytics.similarities.regions import LabelUse, marks, painted, per_region, tagged_units
 from labelguard_analytics.similarities.relations import relations
 
@@ -30,7 +32,7 @@ def _answer(compare: _Measure, kind: str) -> _Measure:
         found = per_region(partial(compare, **options), kind, a, b)
         return compare(a, b, **options) if found is None else found
 
-    measure.__signature__ = inspect.signature(compare)  # type: ignore[attr-defined]
+    measure.__signature__ = inspect.signature(compare, eval_str=True)  # type: ignore[attr-defined]
     return measure
 
 
@@ -69,8 +71,6 @@ def _stretches(*kinds: str) -> _Measure:
     ) -> float:
         if measure == "bio":
             return tagged_units(kinds, a, b)
-        if measure not in ("iou", "exact"):
-            raise ValueError(f"measure must be iou, exact or bio, but it is {measure!r}.")
         return marks(
             kinds, a, b, threshold=1.0 if measure == "exact" else threshold, labels=labels, tolerance=tolerance
         )
@@ -171,16 +171,13 @@ def similarity(tag: str, result_a: Sequence[Item], result_b: Sequence[Item], **o
 
     Raises:
         ValueError: there is no such tag or option, or an option is out of range.
+        TypeError: an option is of another type.
         BadResult: a result is not what Label Studio writes (a ``ValueError``, too).
     """
-    measure = TAGS.get(tag)
+    measure = TAGS.get(tag) if isinstance(tag, str) else None
     if measure is None:
         near = difflib.get_close_matches(str(tag), TAGS, 1, 0.5)
         hint = f"; did you mean {near[0]!r}?" if near else f": there are {', '.join(sorted(TAGS))}."
-        raise ValueError(f"There is no control tag {tag!r} to compare{hint}")
-    for name in options:
-        known = [name for name in inspect.signature(measure).parameters if name not in ("a", "b")]
-        if name not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise ValueError(f"{tag} takes no option {name!r}; {takes}.")
+        raise ValueError(f"There is no control tag {short(tag)} to compare{hint}")
+    check_options(tag, measure, options)
     return float(measure(check(result_a), check(result_b), **options))

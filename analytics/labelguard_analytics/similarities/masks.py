@@ -16,6 +16,9 @@ from labelguard_analytics.similarities.items import BadResult, Item, an, value_o
 
 Mask = npt.NDArray[np.bool_]
 
+MOST_PIXELS = 200_000_000
+"""A larger mask is refused: a few bytes can ask for any amount of memory."""
+
 
 def mask_of(item: Item) -> Mask:
     """A brush or bitmask item as a table of picture rows x columns, True where it is painted.
@@ -28,8 +31,11 @@ def mask_of(item: Item) -> Mask:
         width, height = item.get("original_width"), item.get("original_height")
         if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
             raise BadResult(f"{an(item)} item needs original_width and original_height to be read.")
+        if width * height > MOST_PIXELS:
+            raise BadResult(f"{an(item)} item has more than the {MOST_PIXELS:,} pixels that can be compared.")
+        runs = value["rle"]
         try:
-            packed = bytes(value["rle"])
+            packed = bytes(runs if isinstance(runs, (list, tuple, bytes)) else [-1])
         except (TypeError, ValueError):
             raise BadResult(f"{an(item)} item must hold a list of bytes as its 'rle'.") from None
         return decode_rle(packed, width, height)

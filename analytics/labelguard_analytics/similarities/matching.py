@@ -35,8 +35,6 @@ def matched(table: Table | Sequence[Sequence[float]], first: int, second: int, t
         return float(first == second)
     scores: Table = np.asarray(table, dtype=np.float64).reshape(first, second)
     if threshold is not None:
-        if not 0 < threshold <= 1:
-            raise ValueError(f"threshold must lie above 0 and at most 1, but it is {threshold!r}.")
         scores = (scores >= threshold - 1e-12).astype(np.float64)
     rows, columns = linear_sum_assignment(scores, maximize=True)
     return min(1.0, 2.0 * float(scores[rows, columns].sum()) / (first + second))

@@ -23,8 +23,6 @@ def ranker(a: Sequence[Item], b: Sequence[Item], *, measure: RankMeasure = "tau"
     one, other = _buckets(a), _buckets(b)
     if measure == "rbo":
         return _mean_overlap(one, other, p)
-    if measure != "tau":
-        raise ValueError(f"measure must be tau or rbo, but it is {measure!r}.")
     first, second = _places(one), _places(other)
     items = sorted(first.keys() | second.keys())
     if len(items) < 2:
@@ -63,8 +61,6 @@ def _relation(places: Mapping[str, tuple[str, int]], i: str, j: str) -> tuple[st
 
 
 def _mean_overlap(one: Mapping[str, Sequence[str]], other: Mapping[str, Sequence[str]], p: float) -> float:
-    if not 0 < p < 1:
-        raise ValueError(f"p must lie between 0 and 1, but it is {p!r}.")
     names = sorted(one.keys() | other.keys())
     sizes = [len(one.get(name, ())) + len(other.get(name, ())) for name in names]
     if not sum(sizes):

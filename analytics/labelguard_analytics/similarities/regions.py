@@ -53,6 +53,19 @@ class Region:
         return self.shape, self.item.get("to_name"), self.item.get("item_index")
 
 
+_OWN_SHAPES = {
+    "rectangle": "box",
+    "polygon": "polygon",
+    "ellipse": "ellipse",
+    "keypoint": "point",
+    "vector": "vector",
+    "brush": "mask",
+    "bitmask": "mask",
+    "videorectangle": "video",
+}
+"""The shape that items of a type have, with or without ``labels`` at its end; all others are spans or anything."""
+
+
 def shape_of(item: Item) -> str:
     """What kind of place an item marks; empty where it marks none."""
     value = item.get("value")
@@ -62,7 +75,10 @@ def shape_of(item: Item) -> str:
 
 
 def regions_of(result: Sequence[Item], kinds: Sequence[str] | None = None) -> list[Region]:
-    """The regions of some types, or all; a region without labels has those of the ``labels`` item of its id."""
+    """The regions of some types, or all; a region without labels has those of the ``labels`` item of its id.
+
+    An item of one of the types is a region whatever its value has, so that reading its place tells what is missing.
+    """
     named: dict[str, set[str]] = {}
     for item in result:
         if item["type"].endswith("labels") and item.get("id"):
@@ -70,9 +86,14 @@ def regions_of(result: Sequence[Item], kinds: Sequence[str] | None = None) -> li
     found: list[Region] = []
     seen: set[str] = set()
     for item in result:
-        shape = shape_of(item)
         own = str(item.get("id") or "")
-        if not shape or (item["type"] not in kinds if kinds is not None else own in seen and own != ""):
+        if kinds is None:
+            shape = shape_of(item)
+            if not shape or (own in seen and own != ""):
+                continue
+        elif item["type"] in kinds:
+            shape = _OWN_SHAPES.get(item["type"].removesuffix("labels")) or shape_of(item) or "span"
+        else:
             continue
         seen.add(own)
         found.append(Region(item, shape, frozenset(named.get(own, set()) | set(_labels(item)))))
@@ -88,12 +109,16 @@ def _labels(item: Item) -> list[str]:
 def geometry(one: Sequence[Region], other: Sequence[Region], *, spread: float = 0.05, tolerance: float = 0.0) -> Table:
     """The similarity of every two places; 0 where they are of different kinds or on different objects."""
     table = np.zeros((len(one), len(other)))
-    for where in {region.where for region in one}:
+    for where in {region.where for region in (*one, *other)}:
         rows = [i for i, region in enumerate(one) if region.where == where]
         columns = [j for j, region in enumerate(other) if region.where == where]
-        if columns:
-            sides = [one[i].item for i in rows], [other[j].item for j in columns]
+        sides = [one[i].item for i in rows], [other[j].item for j in columns]
+        if rows and columns:
             table[np.ix_(rows, columns)] = _compare(where[0], *sides, spread, tolerance)
+        else:
+            # A place that faces none must be one, too.
+            alone = sides[0] or sides[1]
+            _compare(where[0], alone, alone[:1], spread, tolerance)
     return table
 
 
@@ -182,8 +207,6 @@ def marks(
         spread: for points and open lines, the distance in diagonals of the picture at which similarity is 0.61.
         tolerance: for instants, the distance at which similarity is 0.
     """
-    if not spread > 0:
-        raise ValueError(f"spread must be above 0, but it is {spread!r}.")
     one, other = regions_of(a, kinds), regions_of(b, kinds)
     table = geometry(one, other, spread=spread, tolerance=tolerance) * labels_alike(one, other, labels)
     return matched(table, len(one), len(other), threshold)
@@ -211,8 +234,6 @@ def painted(
         threshold: count a pair 1 from this similarity on and 0 below; None counts similarities.
         labels: how label sets compare; ``ignore`` looks at places alone.
     """
-    if measure not in ("iou", "dice"):
-        raise ValueError(f"measure must be iou or dice, but it is {measure!r}.")
     one, other = (_masks(regions_of(side, kinds), merge, ignore=labels == "ignore") for side in (a, b))
     table = np.zeros((len(one), len(other)))
     for i, (where, mask, names) in enumerate(one):

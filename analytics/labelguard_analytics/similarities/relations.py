@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from labelguard_analytics.similarities.items import BadResult, Item, of_type
+from labelguard_analytics.similarities.items import BadResult, Item, of_type, strings
 from labelguard_analytics.similarities.labels import sets_alike
 from labelguard_analytics.similarities.matching import best_pairs, matched
 from labelguard_analytics.similarities.regions import LabelUse, geometry, labels_alike, regions_of
@@ -44,8 +44,8 @@ def relations(a: Sequence[Item], b: Sequence[Item], *, least: float = 0.5, label
 
 def _ends(item: Item) -> tuple[tuple[str, str], str]:
     ends = item.get("from_id"), item.get("to_id")
-    direction = item.get("direction") or "right"
-    if not all(isinstance(end, str) for end in ends) or direction not in _DIRECTIONS:
+    direction = "right" if item.get("direction") is None else item["direction"]
+    if not all(isinstance(one, str) for one in (*ends, direction)) or direction not in _DIRECTIONS:
         raise BadResult("A relation must have a from_id, a to_id and a direction of right, left or bi.")
     return (str(ends[0]), str(ends[1])), direction
 
@@ -54,5 +54,5 @@ def _edge(item: Item) -> tuple[str, str, bool, frozenset[str]]:
     (start, end), direction = _ends(item)
     if direction == "left":
         start, end = end, start
-    names = item.get("labels") or ()
-    return start, end, direction == "bi", frozenset(str(name) for name in names)
+    names = strings({**item, "value": item}, "labels") if item.get("labels") is not None else ()
+    return start, end, direction == "bi", frozenset(names)

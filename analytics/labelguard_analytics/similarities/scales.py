@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from labelguard_analytics.similarities.items import BadResult, Item, number, of_type, strings
+from labelguard_analytics.options import short
+from labelguard_analytics.similarities.items import BadResult, Item, moment, number, of_type, strings
 
 
 def rating(a: Sequence[Item], b: Sequence[Item], *, scale: tuple[float, float] = (1.0, 5.0)) -> float:
@@ -51,8 +52,6 @@ def moments(a: Sequence[Item], b: Sequence[Item], *, tolerance: float | str | pd
 
 
 def _within(apart: float, tolerance: float) -> float:
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be at least 0, but it is {tolerance!r}.")
     if not tolerance:
         return float(apart == 0)
     return max(0.0, 1.0 - apart / tolerance)
@@ -60,8 +59,6 @@ def _within(apart: float, tolerance: float) -> float:
 
 def _on_scale(one: float | None, other: float | None, scale: tuple[float, float]) -> float:
     low, high = scale
-    if not high > low:
-        raise ValueError(f"scale must name a lower and a higher number, but it is {scale!r}.")
     if one is None or other is None:
         return float(one is other)
     return max(0.0, 1.0 - abs(one - other) / (high - low))
@@ -80,8 +77,7 @@ def _moment(result: Sequence[Item]) -> pd.Timestamp | None:
         raise BadResult(f"A result must have one datetime, but it has {len(found)}.")
     if not found:
         return None
-    try:
-        moment = pd.Timestamp(found[0])
-    except ValueError:
-        raise BadResult(f"A datetime item holds {found[0]!r}, which is no date or time.") from None
-    return moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
+    read = moment(found[0])
+    if read is None:
+        raise BadResult(f"A datetime item holds {short(found[0])}, which is no date or time.")
+    return read.tz_localize("UTC") if read.tzinfo is None else read.tz_convert("UTC")

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from labelguard_analytics.similarities.items import BadResult, Item, an, number, value_of
+from labelguard_analytics.options import short
+from labelguard_analytics.similarities.items import LARGEST, BadResult, Item, an, finite, number, value_of
 
 Points: TypeAlias = npt.NDArray[np.float64]
 
@@ -20,9 +21,18 @@ _CORNERS = 72
 
 def size_of(items: Sequence[Item]) -> tuple[float, float]:
     """Width and height of the picture, which turn percentages into lengths; a square where no item says."""
-    sizes = [(item.get("original_width"), item.get("original_height")) for item in items]
-    known = [(float(w), float(h)) for w, h in sizes if w and h]
+    sizes = [[_side(item, key) for key in ("original_width", "original_height")] for item in items]
+    known = [(w, h) for w, h in sizes if w and h]
     return max((w for w, _ in known), default=100.0), max((h for _, h in known), default=100.0)
+
+
+def _side(item: Item, key: str) -> float:
+    """The length of a side of the picture; 0 where it is not known."""
+    found = item.get(key)
+    side = 0.0 if found is None else finite(item, key, found)
+    if side < 0:
+        raise BadResult(f"{an(item)} item must have a number above 0 as its {key!r}, but it is {short(found)}.")
+    return side
 
 
 def box(item: Item, size: tuple[float, float]) -> Points:
@@ -65,10 +75,10 @@ def vector(item: Item, size: tuple[float, float]) -> Points:
 def _points(item: Item, found: Any) -> Points:
     try:
         points = np.asarray(found, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         points = np.empty(0)
-    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-        raise BadResult(f"{an(item)} item must have a list of points of two finite numbers.")
+    if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) <= LARGEST).all():
+        raise BadResult(f"{an(item)} item must have a list of points of two finite numbers (up to {LARGEST:g}).")
     return points
 
 
@@ -132,7 +142,13 @@ def points_near(one: Points, other: Points, size: tuple[float, float], spread: f
     The form of COCO's object keypoint similarity, with the picture's diagonal as the size of the object.
     """
     apart = np.hypot(*(one[:, None, axis] - other[None, :, axis] for axis in (0, 1))) / math.hypot(*size)
-    return np.asarray(np.exp(-(apart**2) / (2.0 * spread**2)), dtype=np.float64)
+    return np.asarray(_near(apart, spread), dtype=np.float64)
+
+
+def _near(apart: Any, spread: float) -> Any:
+    # Compared first, so that neither the quotient nor its square can overflow.
+    steps = np.where(apart < 40.0 * spread, apart, np.inf) / spread
+    return np.exp(-(steps**2) / 2.0)
 
 
 def lines_near(one: Points, other: Points, size: tuple[float, float], spread: float) -> float:
@@ -141,4 +157,4 @@ def lines_near(one: Points, other: Points, size: tuple[float, float], spread: fl
         one, other = (points if len(points) > 1 else np.repeat(points, 2, axis=0) for points in (one, other))
     first, second, back = (shapely.linestrings(points) for points in (one, other, other[::-1]))
     apart = min(shapely.frechet_distance(first, second), shapely.frechet_distance(first, back)) / math.hypot(*size)
-    return math.exp(-(apart**2) / (2.0 * spread**2))
+    return float(_near(apart, spread))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import pandas as pd
-
-from labelguard_analytics.similarities.items import BadResult, Item, an, number, value_of
+from labelguard_analytics.options import short
+from labelguard_analytics.similarities.items import BadResult, Item, an, finite, moment, number, value_of
 
 Ranges: TypeAlias = list[tuple[float, float]]
 """Disjoint stretches, ascending; a point has the same start and end."""
@@ -25,16 +24,17 @@ def ranges_of(item: Item, paragraph: float | None = None) -> tuple[str, Ranges]:
     if "ranges" in value:
         ranges = value["ranges"]
         if not isinstance(ranges, (list, tuple)):
-            raise BadResult(f"{an(item)} item must have a list as its 'ranges', but it is {ranges!r}.")
+            raise BadResult(f"{an(item)} item must have a list as its 'ranges', but it is {short(ranges)}.")
         return "", _merged([_frames(item, one) for one in ranges])
     if isinstance(value.get("globalOffsets"), dict):
         offsets = value["globalOffsets"]
         return "", _ordered(*(number({**item, "value": offsets}, key) for key in ("start", "end")))
-    if "startOffset" in value and "endOffset" in value:
+    if "startOffset" in value or "endOffset" in value:
         start, end = str(value.get("start")), str(value.get("end"))
         first, last = number(item, "startOffset"), number(item, "endOffset")
         if paragraph is not None and start.isdigit() and end.isdigit():
-            return "", _ordered(int(start) * paragraph + first, int(end) * paragraph + last)
+            places = (number(item, key) * paragraph for key in ("start", "end"))
+            return "", _ordered(next(places) + first, next(places) + last)
         if start == end:
             return start, _ordered(first, last)
         return f"{start}:{first}-{end}:{last}", [(0.0, 1.0)]
@@ -45,7 +45,7 @@ def ranges_of(item: Item, paragraph: float | None = None) -> tuple[str, Ranges]:
 def paragraph_width(items: Sequence[Item]) -> float:
     """Characters to allow for each paragraph: more than any offset."""
     offsets = [
-        float(value[key])
+        number(item, key)
         for item in items
         if isinstance(value := item.get("value"), dict)
         for key in ("startOffset", "endOffset")
@@ -59,13 +59,12 @@ def _time(item: Item, key: str) -> float:
     found = value_of(item).get(key)
     if isinstance(found, str):
         try:
-            return float(found)
+            return finite(item, key, float(found))
         except ValueError:
-            pass
-        try:
-            return pd.Timestamp(found).timestamp()
-        except ValueError:
-            raise BadResult(f"{an(item)} item has {found!r} as its {key!r}, which is no number or time.") from None
+            read = moment(found)
+        if read is None:
+            raise BadResult(f"{an(item)} item has {short(found)} as its {key!r}, which is no number or time.")
+        return read.timestamp()
     return number(item, key)
 
 

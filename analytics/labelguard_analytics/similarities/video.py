@@ -11,6 +11,8 @@ import shapely
 
 from labelguard_analytics.similarities.items import BadResult, Item, an, number, value_of
 
+MOST_FRAMES = 5_000_000
+"""A day at 60 frames a second has fewer."""
 _KEYS = ("x", "y", "width", "height", "rotation")
 
 
@@ -25,8 +27,16 @@ class Track:
 
 def frames_of(items: Sequence[Item]) -> int:
     """The number of frames of the video, as far as the items tell."""
-    counts = [value_of(item).get("framesCount") for item in items]
-    return max((int(count) for count in counts if isinstance(count, (int, float))), default=0)
+    return max(
+        (_frame(item, "framesCount") for item in items if value_of(item).get("framesCount") is not None), default=0
+    )
+
+
+def _frame(item: Item, key: str) -> int:
+    found = int(number(item, key))
+    if abs(found) > MOST_FRAMES:
+        raise BadResult(f"{an(item)} item has {found} as its {key!r}, where at most {MOST_FRAMES:,} can be compared.")
+    return found
 
 
 def track(item: Item, frames: int) -> Track:
@@ -44,7 +54,7 @@ def track(item: Item, frames: int) -> Track:
     places = np.array(
         [[number({**item, "value": key}, name, 0.0 if name == "rotation" else None) for name in _KEYS] for key in keys]
     )
-    at = np.array([int(number({**item, "value": key}, "frame")) for key in keys])
+    at = np.array([_frame({**item, "value": key}, "frame") for key in keys])
     first, last = int(at[0]), max(int(at[-1]), frames if keys[-1].get("enabled", True) else 0)
     every = np.arange(first, last + 1)
     boxes = np.stack([np.interp(every, at, column) for column in places.T], axis=1)

@@ -24,9 +24,7 @@ def text_area(
     6, spaces left out (Popovic 2015, with precision and recall weighed alike, so that it is symmetric); ``exact``.
     White space at the ends and repeated inside does not count.
     """
-    compare = _MEASURES.get(measure)
-    if compare is None:
-        raise ValueError(f"measure must be {', '.join(_MEASURES)}, but it is {measure!r}.")
+    compare = _MEASURES[measure]
     one, other = (_normal(texts(result, "textarea", "text"), ignore_case) for result in (a, b))
     return matched([[compare(p, q) for q in other] for p in one], len(one), len(other))
 

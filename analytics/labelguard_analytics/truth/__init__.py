@@ -11,6 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from labelguard_analytics.frames import BadJudgments, Coded, kind_of, read
+from labelguard_analytics.options import check_choice
 from labelguard_analytics.truth.nominal import (
     ability_difficulty,
     dawid_skene,
@@ -89,9 +90,9 @@ def infer_truth(
     Raises:
         BadJudgments: the frame is not what it must be.
     """
-    if values not in (None, "label", "number", "set", "ordinal"):
-        raise ValueError(f"values must be 'label', 'number', 'set' or 'ordinal', but it is {values!r}.")
-    if values is None:
+    if values is not None:
+        check_choice("values", values, ("label", "number", "set", "ordinal"))
+    else:
         kind = judgments.kind if isinstance(judgments, Coded) else kind_of(judgments)
         if kind not in ("nominal", "number", "set"):
             raise BadJudgments(

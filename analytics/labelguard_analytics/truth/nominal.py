@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from labelguard_analytics.frames import Coded, read
-from labelguard_analytics.options import check_whole
+from labelguard_analytics.options import check_choice, check_flag, check_number, check_whole
 from labelguard_analytics.truth.average import fit_average
 from labelguard_analytics.truth.models import COIN, AbilityModel, Fitted, Power, fit_dawid_skene
 from labelguard_analytics.truth.result import Truth, make_truth
@@ -15,21 +15,27 @@ Judgments = pd.DataFrame | Coded
 
 
 def _votes(
-    judgments: Judgments, *, use_gold: bool, repeats: Repeats, threads: int, iterations: int = 1
+    judgments: Judgments,
+    *,
+    use_gold: bool,
+    repeats: Repeats,
+    threads: int,
+    iterations: int = 1,
+    tolerance: float = 0.0,
 ) -> tuple[Coded, Votes]:
     check_whole("iterations", iterations, 1)
+    check_number("tolerance", tolerance)
     check_whole("threads", threads, 1)
-    if repeats not in ("count", "share"):
-        raise ValueError(f"repeats must be 'count' or 'share', but it is {repeats!r}.")
+    check_flag("use_gold", use_gold)
+    check_choice("repeats", repeats, ("count", "share"))
     coded = read(judgments, least=1, repeats=True)
     gold = coded.gold() if use_gold else None
     return coded, Votes(coded, gold=gold, repeats=repeats, threads=threads)
 
 
 def _check_shares(class_shares: Power) -> None:
-    known = class_shares == "majority" if isinstance(class_shares, str) else 0 <= class_shares <= 1
-    if not known:
-        raise ValueError(f"class_shares must be from 0 to 1, or 'majority', but it is {class_shares!r}.")
+    if not (isinstance(class_shares, str) and class_shares == "majority"):
+        check_number("class_shares, unless it is 'majority',", class_shares, 0, 1)
 
 
 def majority_vote(judgments: Judgments, *, use_gold: bool = True, repeats: Repeats = "count") -> Truth:
@@ -94,7 +100,14 @@ def dawid_skene(
     Raises:
         BadJudgments: the frame is not what it must be.
     """
-    coded, votes = _votes(judgments, use_gold=use_gold, repeats=repeats, threads=threads, iterations=iterations)
+    coded, votes = _votes(
+        judgments,
+        use_gold=use_gold,
+        repeats=repeats,
+        threads=threads,
+        iterations=iterations,
+        tolerance=tolerance,
+    )
     fitted = fit_dawid_skene(votes, iterations=iterations, tolerance=tolerance, strength=0.0, prior="estimated")
     return make_truth(coded, votes, fitted, "dawid_skene")
 
@@ -130,11 +143,17 @@ def hierarchical_dawid_skene(
 
     Raises:
         BadJudgments: the frame is not what it must be.
-        ValueError: the strength is not above 0.
+        ValueError: the strength is not above 0 (:func:`dawid_skene` has none).
     """
-    if not strength > 0:
-        raise ValueError(f"strength must be above 0, but it is {strength!r}; dawid_skene has none.")
-    coded, votes = _votes(judgments, use_gold=use_gold, repeats=repeats, threads=threads, iterations=iterations)
+    check_number("strength", strength, above=0)
+    coded, votes = _votes(
+        judgments,
+        use_gold=use_gold,
+        repeats=repeats,
+        threads=threads,
+        iterations=iterations,
+        tolerance=tolerance,
+    )
     fitted = fit_dawid_skene(votes, iterations=iterations, tolerance=tolerance, strength=strength, prior="majority")
     return make_truth(coded, votes, fitted, "hierarchical_dawid_skene")
 
@@ -169,7 +188,14 @@ def one_coin(
         BadJudgments: the frame is not what it must be.
     """
     _check_shares(class_shares)
-    coded, votes = _votes(judgments, use_gold=use_gold, repeats=repeats, threads=threads, iterations=iterations)
+    coded, votes = _votes(
+        judgments,
+        use_gold=use_gold,
+        repeats=repeats,
+        threads=threads,
+        iterations=iterations,
+        tolerance=tolerance,
+    )
     model = AbilityModel(votes, nodes=1, profile=False, beta=COIN)
     fitted = model.fit(class_shares, iterations=iterations, tolerance=tolerance)
     return make_truth(coded, votes, fitted, "one_coin")
@@ -210,7 +236,14 @@ def ability_difficulty(
         BadJudgments: the frame is not what it must be.
     """
     _check_shares(class_shares)
-    coded, votes = _votes(judgments, use_gold=use_gold, repeats=repeats, threads=threads, iterations=iterations)
+    coded, votes = _votes(
+        judgments,
+        use_gold=use_gold,
+        repeats=repeats,
+        threads=threads,
+        iterations=iterations,
+        tolerance=tolerance,
+    )
     fitted = AbilityModel(votes).fit(class_shares, iterations=iterations, tolerance=tolerance)
     return make_truth(coded, votes, fitted, "ability_difficulty")
 

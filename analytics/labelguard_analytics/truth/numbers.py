@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from labelguard_analytics.frames import BadJudgments, Coded, read, row_of
+from labelguard_analytics.options import check_flag, check_number, check_whole
 from labelguard_analytics.truth.result import Truth
 from labelguard_analytics.truth.votes import Floats, Ints
 
@@ -53,6 +54,9 @@ def numeric_truth(
     Raises:
         BadJudgments: the frame is not what it must be.
     """
+    check_whole("iterations", iterations, 1)
+    check_number("tolerance", tolerance)
+    check_flag("use_gold", use_gold)
     coded = read(judgments, kind="number", least=1, repeats=True)
     known = _known(coded) if use_gold else np.full(len(coded.tasks), np.nan)
     found = _fit(coded, known, iterations, tolerance)
@@ -216,6 +220,7 @@ def ordinal_truth(judgments: Judgments, *, use_gold: bool = True) -> Truth:
     Raises:
         BadJudgments: the frame is not what it must be, or its labels have no order.
     """
+    check_flag("use_gold", use_gold)
     coded = read(judgments, least=1, repeats=True)
     if not coded.ordered:
         raise BadJudgments(

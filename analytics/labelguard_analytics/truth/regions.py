@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from labelguard_analytics.frames import Coded, read
-from labelguard_analytics.similarities import similarity
+from labelguard_analytics.options import check_number
+from labelguard_analytics.similarities import TAGS, similarity
+from labelguard_analytics.similarities.options import parameters
 
 _COLUMNS = ["task", "region", "label", "votes", "asked", "support", "similarity", "annotators", "item"]
 
@@ -48,11 +50,14 @@ def consensus_regions(
 
     Raises:
         BadJudgments: the frame is not what it must be.
-        ValueError: a share is not from 0 to 1.
+        ValueError: a share is not from 0 to 1, or there is no such tag or option.
     """
-    if not (0 < threshold <= 1 and 0 <= least <= 1):
-        raise ValueError(f"threshold and least must be from 0 to 1, but they are {threshold!r} and {least!r}.")
-    options.setdefault("labels", "ignore")
+    check_number("threshold", threshold, above=0, most=1)
+    check_number("least", least, 0, 1)
+    options = {"labels": "ignore", **options}
+    if isinstance(tag, str) and tag in TAGS and "labels" not in parameters(TAGS[tag]):
+        raise ValueError(f"{tag} marks no regions, so there is no consensus of them.")
+    similarity(tag, [], [], **options)  # refuses what it does not know
     coded = read(judgments, kind="result", least=1, repeats=True)
     order = np.argsort(coded.task, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(coded.sizes)])

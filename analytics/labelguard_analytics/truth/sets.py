@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from labelguard_analytics.frames import Coded, from_codes, gold_sets, read
+from labelguard_analytics.options import check_flag, check_whole
 from labelguard_analytics.truth.average import fit_average
 from labelguard_analytics.truth.result import Truth
 from labelguard_analytics.truth.votes import Floats, Ints, Votes
@@ -37,6 +38,8 @@ def multi_label_truth(judgments: Judgments, *, iterations: int = 60, use_gold: b
     Raises:
         BadJudgments: the frame is not what it must be.
     """
+    check_whole("iterations", iterations, 1)
+    check_flag("use_gold", use_gold)
     coded = read(judgments, kind="set", least=1, repeats=True)
     member = coded.membership()
     gold = gold_sets(coded) if use_gold else np.full((len(coded.tasks), len(coded.categories)), -1)
