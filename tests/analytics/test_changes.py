@@ -13,8 +13,9 @@ from statsmodels.regression.linear_model import WLS
 
 from histories import Setting, crowd
 from labelguard_analytics import BadJudgments, Changes, Nights, Panel, detect_changes
-from labelguard_analytics.changes.look import combined, look
+from labelguard_analytics.changes.look import combined, look, sums_of
 from labelguard_analytics.changes.measures import MEASURES
+from labelguard_analytics.changes.periods import Periods
 from labelguard_analytics.changes.plan import Plan
 from labelguard_analytics.changes.scores import Work, experience, profile, significance
 from labelguard_analytics.changes.screen import batches
@@ -190,13 +191,14 @@ def test_the_bound_has_the_scores_of_the_close_look(by: tuple[str, ...]) -> None
     panel = Panel.of(frame.assign(source=frame["task"] % 2))
     plan = Plan.of(panel, frozenset(by), 0.1, 50, 5)
     for name in ("agreement", "duration", *(("share",) if "label" in by else ())):
-        sight = look(panel, plan, MEASURES[name], alone=True)
+        measure = MEASURES[name]
+        sight = look(panel, plan, measure, Periods.of(panel, plan, sums_of([measure])), alone=True)
         assert sight.bound.shape[0] == len(plan.units)
         unit, series = 0, sight.data.series - 1
         close = sight.profile(unit, series, plan.candidates)
         score = np.zeros(len(plan.candidates))
         info, model = score.copy(), score.copy()
-        for batch in batches(sight.data, plan.segment_of):
+        for batch in batches(sight.data):
             found = batch.scores(None)
             for number in range(batch.parts):
                 if sight.data.units[batch.first + number] == unit:

@@ -15,7 +15,7 @@ LABELS = 16_000
 """So many labels fit into a key."""
 DAYS = 1 << 15
 """Days after 1970 that fit into a key: until the year 2059."""
-WHO_SHIFT = 44
+WHO_SHIFT, DAY_SHIFT = 44, 29
 WHO = 1 << 18
 """Combinations of annotator, source and cohort that fit into a key."""
 
@@ -48,7 +48,7 @@ class Cells:
         """Who, day, stratum and label of each row."""
         return (
             self.key >> WHO_SHIFT,
-            (self.key >> 29) & (DAYS - 1),
+            (self.key >> DAY_SHIFT) & (DAYS - 1),
             (self.key >> 14) & ((1 << 15) - 1),
             self.key & ((1 << 14) - 1),
         )
@@ -73,6 +73,13 @@ class Cells:
         kept = self.sums[:, 0] != 0
         return self if kept.all() else Cells(self.key[kept], self.sums[kept])
 
+    def of_whom(self, who: Ints, since: int = 0) -> Cells:
+        """The rows of some, from a day on."""
+        first = np.searchsorted(self.key, (who << WHO_SHIFT) | (since << DAY_SHIFT))
+        number = np.searchsorted(self.key, (who + 1) << WHO_SHIFT) - first
+        rows = np.repeat(first - (np.cumsum(number) - number), number) + np.arange(int(number.sum()))
+        return self if len(rows) == len(self.key) else Cells(self.key[rows], self.sums[rows])
+
     def renumbered(self, who: Ints, label: Ints) -> Cells:
         """The same with new codes of annotators and labels."""
         old_who, day, old_stratum, old_label = self.unpacked()
@@ -85,7 +92,7 @@ class Cells:
 
 def pack(who: Ints, day: Ints, stratum: Ints, label: Ints) -> Ints:
     """One number that sorts by annotator, then day, stratum and label."""
-    return ((who << WHO_SHIFT) | (day << 29)) | ((stratum << 14) | label)
+    return ((who << WHO_SHIFT) | (day << DAY_SHIFT)) | ((stratum << 14) | label)
 
 
 def stratum_of(label: Ints, agreed: npt.NDArray[np.bool_] | bool) -> Ints:

@@ -131,30 +131,24 @@ def hierarchical(groups: Sequence[tuple[Sequence[float], Sequence[float]]], leve
 
 
 def discover(
-    grouped: Mapping[Family, Sequence[Tested]],
-    level: float,
-    *,
-    known: frozenset[Family] = frozenset(),
-    again: bool = False,
+    grouped: Mapping[Family, Sequence[Tested]], level: float, *, again: bool = False
 ) -> set[Family]:
     """The families that are discovered, as :func:`hierarchical` says; what is discovered in them is marked.
 
     Args:
         grouped: the families' series.
         level: false discovery rate.
-        known: families that earlier nights named, which are not named again.
         again: go by the look without suspects, and mark nothing.
     """
-    new = [family for family in grouped if family not in known]
     groups = [
         (
             [one.again if again and one.again is not None else one.p for one in grouped[f]],
             [one.weight for one in grouped[f]],
         )
-        for f in new
+        for f in grouped
     ]
     found = set()
-    for family, verdict in zip(new, hierarchical(groups, level), strict=True):
+    for family, verdict in zip(grouped, hierarchical(groups, level), strict=True):
         if verdict.q <= level:
             found.add(family)
         if not again:

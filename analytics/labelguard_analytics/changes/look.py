@@ -13,6 +13,7 @@ from labelguard_analytics.changes.cells import Ints
 from labelguard_analytics.changes.measures import MEASURES, Measure
 from labelguard_analytics.changes.panel import Panel
 from labelguard_analytics.changes.parts import Data, Pool
+from labelguard_analytics.changes.periods import Periods
 from labelguard_analytics.changes.plan import Plan
 from labelguard_analytics.changes.scores import Profile, Tests, profile, significance
 from labelguard_analytics.changes.screen import batches
@@ -114,19 +115,28 @@ def measures_of(panel: Panel, plan: Plan, wanted: Sequence[str]) -> list[Measure
     ]
 
 
-def look(panel: Panel, plan: Plan, measure: Measure, *, pool: Pool | None = None, alone: bool = False) -> Sight:
+def sums_of(measures: Sequence[Measure]) -> list[str]:
+    """The sums by period that looks for these measures read."""
+    by_consensus = ["agreement", "said"] if any(measure.name == "share" for measure in measures) else []
+    return list(dict.fromkeys([*by_consensus, *(measure.name for measure in measures if measure.name != "share")]))
+
+
+def look(
+    panel: Panel, plan: Plan, measure: Measure, periods: Periods, *, pool: Pool | None = None, alone: bool = False
+) -> Sight:
     """Examine every unit of a panel for one measure.
 
     Args:
         panel: what is looked at.
         plan: how.
         measure: what for.
+        periods: the panel's sums by period.
         pool: what an earlier look saw everybody do.
         alone: do not compare with what happened to everybody.
     """
-    data = Data.of(panel, plan, measure, pool)
+    data = Data.of(panel, plan, measure, periods, pool)
     sight = Sight(measure, plan, data)
-    every = batches(data, plan.segment_of)
+    every = batches(data)
     units = len(plan.units)
     shape = units, len(plan.candidates), data.series
     if every and "annotator" in plan.by and not alone:
@@ -162,18 +172,13 @@ def look(panel: Panel, plan: Plan, measure: Measure, *, pool: Pool | None = None
 
 def _days(data: Data) -> Floats:
     """Days with judgments (units x segments x series); the last series of all counts any judgment."""
-    plan, rows = data.plan, data.sizes
-    units, width = len(plan.units), data.series + 1
-    seen = np.zeros((units, len(plan.days), width), dtype=bool)
-    unit = data.units[rows.part]
-    seen[unit, rows.day, -1] = True
+    plan = data.plan
     if data.said is None:
-        label = rows.stratum // 2
-        kept = np.flatnonzero(label < data.series - 1)
-        seen[unit[kept], rows.day[kept], label[kept] + 1] = True
-        seen[:, :, 0] = seen[:, :, -1]
+        seen = data.periods.seen[data.measure.name]
+        seen = np.concatenate([seen[:, :, -1:], seen[:, :, :-1], seen[:, :, -1:]], axis=2)
     else:
-        seen[:, :, :-1] = seen[:, :, -1:]
+        seen = np.repeat(data.periods.seen["agreement"][:, :, -1:], data.series + 1, axis=2)
+    units, _, width = seen.shape
     starts = np.concatenate([[0], plan.candidates])
     if not len(plan.days):
         return np.zeros((units, 1, width))
@@ -192,7 +197,7 @@ def _possible(plan: Plan, judged: Floats, days: Floats) -> tuple[Flags, Floats, 
 def _say_too_little(sight: Sight, least: Floats, fewest: Floats) -> None:
     plan = sight.plan
     present = np.zeros(len(plan.units), dtype=bool)
-    present[sight.data.units[np.unique(sight.data.sizes.part)]] = True
+    present[sight.data.units[sight.data.sizes.part[np.flatnonzero(np.diff(sight.data.sizes.part, prepend=-1))]]] = True
     short: Flags = np.ones(len(plan.units), dtype=bool)
     if least.shape[1]:
         filled = np.minimum(least / plan.min_judgments, fewest / plan.min_days)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,8 @@ class Panel:
     """For each measure but shares: judgments, sum and sum of squares, by who, day and stratum. The stratum is that
     of the consensus of others, for accuracy that of the known answer. ``agreement`` has all judgments."""
     blocks: tuple[Block, ...]
+    memory: dict[frozenset[str], tuple[Any, int]] = field(default_factory=dict, repr=False, compare=False)
+    """What the last sweep summed by period, and the first day since 1970 with judgments that came or went since."""
 
     @classmethod
     def of(cls, judgments: pd.DataFrame | Coded) -> Panel:
@@ -121,6 +123,11 @@ class Panel:
                 measured[name] = _sums(who[some], day[some], strata[some], value[some])
         columns = frozenset(str(column) for column in coded.frame.columns) - {"task", "annotator", "value", "at"}
         return cls(coded.categories, names, columns, _said(block, stratum), measured, (block,))
+
+    @property
+    def judged(self) -> Cells:
+        """All judgments."""
+        return self.measured["agreement"]
 
     @property
     def n_judgments(self) -> int:
@@ -167,6 +174,9 @@ class Panel:
     def _joined(self, other: Panel, sign: float, blocks: tuple[Block, ...]) -> Panel:
         names = sorted({*self.measured, *other.measured}, key=list(MEASURES).index)
         nothing = Cells.empty(3)
+        mine, theirs = (panel._first_day() for panel in (self, other))
+        remembered = {by: (past, min(day, mine)) for by, (past, day) in other.memory.items()} if sign > 0 else {}
+        remembered |= {by: (past, min(day, theirs)) for by, (past, day) in self.memory.items()}
         return replace(
             self,
             columns=self.columns | other.columns,
@@ -175,7 +185,12 @@ class Panel:
                 name: self.measured.get(name, nothing).plus(other.measured.get(name, nothing), sign) for name in names
             },
             blocks=blocks,
+            memory=remembered,
         )
+
+    def _first_day(self) -> int:
+        _, day, _, _ = self.judged.unpacked()
+        return int(day.min(initial=DAYS))
 
     def _aligned(self, other: Panel) -> tuple[Panel, Panel]:
         """Both with the same codes."""
@@ -220,7 +235,7 @@ class Panel:
                 stratum = stratum_of(consensus, agreed)
                 said = said.plus(_said(part, stratum, again), sign)
                 agreement = agreement.plus(_agreement(part, consensus, stratum, again), sign)
-        return replace(self, said=said, measured={"agreement": agreement}, blocks=())
+        return replace(self, said=said, measured={"agreement": agreement}, blocks=(), memory={})
 
     # Storage
 

@@ -10,8 +10,9 @@ import numpy as np
 from labelguard_analytics.changes.cells import Cells, Ints
 from labelguard_analytics.changes.measures import Measure
 from labelguard_analytics.changes.panel import Panel
+from labelguard_analytics.changes.periods import Periods, Sums, strata_of
 from labelguard_analytics.changes.plan import Plan
-from labelguard_analytics.changes.scores import Work, experience, summed
+from labelguard_analytics.changes.scores import Work, summed
 from labelguard_analytics.frames import Floats
 
 _PRIOR = 5.0
@@ -36,17 +37,18 @@ class Rows:
 
     who: Ints
     part: Ints
-    day: Ints
-    """Places in the calendar."""
+    at: Ints
+    """Places in the calendar, or segments of it."""
     stratum: Ints
     label: Ints
     """Places in ``Plan.labels``; 0 where there is none."""
     sums: Floats
+    """Sums x rows."""
 
     def some(self, kept: Ints | slice) -> Rows:
         """Some of the rows."""
         return Rows(
-            self.who[kept], self.part[kept], self.day[kept], self.stratum[kept], self.label[kept], self.sums[kept]
+            self.who[kept], self.part[kept], self.at[kept], self.stratum[kept], self.label[kept], self.sums[:, kept]
         )
 
 
@@ -81,12 +83,14 @@ class Frame:
 class Data:
     """Everything about one measure."""
 
+    panel: Panel
+    periods: Periods
     plan: Plan
     measure: Measure
     sizes: Rows
-    """Judgments; and for all but shares, sums and sums of squares."""
+    """Judgments by segment, with all the sums of ``Periods``."""
     said: Rows | None
-    """For shares: how often which label was given."""
+    """For shares: how often which label was given, by segment."""
     pool: Pool
     units: Ints
     """The unit of each part."""
@@ -94,23 +98,17 @@ class Data:
     """The annotator of each part."""
     rank: Ints
     """Of each combination of annotator, source and cohort: its number within its part; each has strata of its own."""
-    made: Floats
-    """Judgments of any kind (annotators x calendar)."""
+    whom: list[Ints]
+    """The combinations of each part."""
     frames: dict[int, Frame] = field(default_factory=dict)
     """What was worked out by :meth:`frame_of`."""
+    given: dict[int, Rows] = field(default_factory=dict)
+    """What was said, by part and day, where it was needed."""
 
     @classmethod
-    def of(cls, panel: Panel, plan: Plan, measure: Measure, pool: Pool | None = None) -> Data:
+    def of(cls, panel: Panel, plan: Plan, measure: Measure, periods: Periods, pool: Pool | None = None) -> Data:
         """A measure of a panel, weighted as ``pool`` says, where it is given."""
-        cells = panel.measured["agreement" if measure.name == "share" else measure.name]
-        sizes = _rows(panel, plan, cells, without_consensus=measure.name not in ("agreement", "share"))
-        said = _rows(panel, plan, panel.said, without_consensus=False) if measure.name == "share" else None
-        if said is not None:
-            place = np.full(len(panel.labels) + 1, -1, dtype=np.int64)
-            place[plan.labels + 1] = np.arange(len(plan.labels))
-            said = replace(said, label=place[said.label])
-            if (said.label < 0).any():
-                said = said.some(np.flatnonzero(said.label >= 0))
+        name = "agreement" if measure.name == "share" else measure.name
         people = int(plan.annotator_of.max(initial=0)) + 1
         part_of = plan.unit_of * people + plan.annotator_of
         codes, place = np.unique(part_of, return_inverse=True)
@@ -119,18 +117,20 @@ class Data:
         first = np.searchsorted(part_of[order], np.arange(len(codes)))
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order)) - first[part_of[order]]
-        made = _rows(panel, plan, panel.measured["agreement"], without_consensus=True)
-        key = plan.annotator_of[made.who] * len(plan.days) + made.day
+        sizes = _by_segment(panel, plan, periods.sums[name], part_of)
+        said = _by_segment(panel, plan, periods.sums["said"], part_of) if measure.name == "share" else None
         return cls(
+            panel,
+            periods,
             plan,
             measure,
-            _by_part(sizes, part_of),
-            None if said is None else _by_part(said, part_of),
+            sizes,
+            said,
             _pool(plan, sizes, said) if pool is None else pool,
             codes // people,
             codes % people,
             rank,
-            summed(key, made.sums[:, 0], people * len(plan.days)).reshape(people, -1),
+            [np.flatnonzero(part_of == number) for number in range(len(codes))],
         )
 
     @property
@@ -166,12 +166,6 @@ class Data:
             return np.asarray(place[:, None] // 2 == np.arange(self.series), dtype=np.float64)
         return np.repeat((place % 2)[:, None], self.series, axis=1).astype(np.float64)
 
-    @cached_property
-    def curves(self) -> Floats:
-        """Experience (2 x annotators x calendar)."""
-        before = np.cumsum(self.made, axis=1) - self.made
-        return experience(before, np.maximum(self.made, 1.0))
-
     def pace(self, sums: Floats, sizes: Floats, mean: Floats, upper: Floats) -> Floats:
         """How strongly learning shows in a stratum: errors shrink in proportion, so it is the share of errors."""
         if not self.measure.binary:
@@ -194,17 +188,30 @@ class Data:
     def frame_of(self, number: int) -> Frame:
         """The days and strata of a part, worked out once."""
         if number not in self.frames:
-            rows = self.sizes.some(_slice(self.sizes, number))
+            name = "agreement" if self.said is not None else self.measure.name
+            rows = self._days(self.panel.measured[name], number, without_consensus=name != "agreement")
             wide = self.rank[rows.who] * self.strata + rows.stratum
             strata, stratum = _places(wide, int(wide.max(initial=0)) + 1)
-            days, day = _places(rows.day, len(self.plan.days))
+            days, day = _places(rows.at, len(self.plan.days))
             shape = int(days.max(initial=-1)) + 1, int(strata.max(initial=-1)) + 1
             cell = day * shape[1] + stratum
-            n = summed(cell, rows.sums[:, 0], shape[0] * shape[1]).reshape(shape)
+            n = summed(cell, rows.sums[0], shape[0] * shape[1]).reshape(shape)
             on = np.flatnonzero(days >= 0)
-            work = Work(on, n, self.curves[:, self.annotators[number], on])
+            work = Work(on, n, self.periods.curves[:, self.annotators[number], on])
             self.frames[number] = Frame(work, days, strata, cell, rows)
         return self.frames[number]
+
+    def _days(self, cells: Cells, number: int, *, without_consensus: bool) -> Rows:
+        """The rows of a part by day."""
+        cells = cells.of_whom(self.whom[number])
+        who, day, stratum, label = cells.unpacked()
+        place = np.searchsorted(self.plan.days, day)
+        rows = Rows(
+            who, np.full(len(who), number), place, strata_of(self.plan, self.panel)[stratum], label, cells.sums.T
+        )
+        if not without_consensus:
+            rows = rows.some(np.flatnonzero(stratum >= 2))
+        return _labelled(rows, self.panel, self.plan)
 
     def part(self, number: int, series: int) -> Part:
         """One series of one part in full."""
@@ -212,14 +219,16 @@ class Data:
         work, shape = frame.work, frame.work.n.shape
         squares: Floats = np.zeros(shape[1])
         if self.said is None:
-            y = summed(frame.cell, frame.rows.sums[:, 1], shape[0] * shape[1]).reshape(shape)
-            squares = summed(frame.cell % shape[1], frame.rows.sums[:, 2], shape[1])
+            y = summed(frame.cell, frame.rows.sums[1], shape[0] * shape[1]).reshape(shape)
+            squares = summed(frame.cell % shape[1], frame.rows.sums[2], shape[1])
         else:
-            given = self.said.some(_slice(self.said, number))
+            if number not in self.given:
+                self.given[number] = self._days(self.panel.said, number, without_consensus=False)
+            given = self.given[number]
             given = given.some(np.flatnonzero(given.label == series))
             place = frame.strata[self.rank[given.who] * self.strata + given.stratum]
-            key = frame.days[given.day] * shape[1] + place
-            y = summed(key, given.sums[:, 0], shape[0] * shape[1]).reshape(shape)
+            key = frame.days[given.at] * shape[1] + place
+            y = summed(key, given.sums[0], shape[0] * shape[1]).reshape(shape)
         base = np.flatnonzero(frame.strata >= 0) % self.strata
         column = series if self.said is not None else 0
         mean, scatter = self.pool.mean[base, column], self.pool.variance[base, column]
@@ -237,45 +246,35 @@ def _places(codes: Ints, size: int) -> tuple[Ints, Ints]:
     return places, places[codes]
 
 
-def _slice(rows: Rows, part: int) -> slice:
-    first, last = np.searchsorted(rows.part, [part, part + 1])
-    return slice(int(first), int(last))
-
-
-def _by_part(rows: Rows, part_of: Ints) -> Rows:
-    rows = replace(rows, part=part_of[rows.who])
+def _by_segment(panel: Panel, plan: Plan, sums: Sums, part_of: Ints) -> Rows:
+    """The rows of all parts, sorted by part."""
+    who, start, stratum, label = sums.unpacked()
+    segments = plan.segment_of[np.minimum(np.searchsorted(plan.days, plan.starts), len(plan.days) - 1)]
+    segment = segments[np.searchsorted(plan.starts, start)]
+    rows = Rows(who, part_of[who], segment, strata_of(plan, panel)[stratum], label, sums.columns)
+    rows = _labelled(rows, panel, plan)
     if bool(np.all(rows.part[1:] >= rows.part[:-1])):
         return rows
     return rows.some(np.argsort(rows.part, kind="stable"))
 
 
-def _strata(plan: Plan, panel: Panel, stratum: Ints) -> Ints:
-    """Strata with rare labels taken together: two for each label looked at, two for others, two without consensus."""
-    place = np.full(len(panel.labels) + 1, len(plan.labels), dtype=np.int64)
-    place[0] = len(plan.labels) + 1
+def _labelled(rows: Rows, panel: Panel, plan: Plan) -> Rows:
+    """With labels as places in ``Plan.labels``, and without other labels."""
+    if not rows.label.any():
+        return rows
+    place = np.full(len(panel.labels) + 1, -1, dtype=np.int64)
     place[plan.labels + 1] = np.arange(len(plan.labels))
-    every = np.repeat(2 * place, 2) + np.tile([0, 1], len(place))
-    return np.asarray(every[stratum])
-
-
-def _rows(panel: Panel, plan: Plan, cells: Cells, *, without_consensus: bool) -> Rows:
-    who, day, stratum, label = cells.unpacked()
-    sums = cells.sums
-    if not without_consensus and len(stratum) and int(stratum.min()) < 2:
-        some = np.flatnonzero(stratum >= 2)
-        who, day, stratum, label, sums = who[some], day[some], stratum[some], label[some], sums[some]
-    calendar = np.zeros((int(plan.days[-1]) if len(plan.days) else 0) + 1, dtype=np.int64)
-    calendar[plan.days] = np.arange(len(plan.days))
-    return Rows(who, who, calendar[day], _strata(plan, panel, stratum), label, sums)
+    rows = replace(rows, label=place[rows.label])
+    return rows if rows.label.min() >= 0 else rows.some(np.flatnonzero(rows.label >= 0))
 
 
 def _pool(plan: Plan, sizes: Rows, said: Rows | None) -> Pool:
     strata = 2 * len(plan.labels) + 4
-    some = np.maximum(summed(sizes.stratum, sizes.sums[:, 0], strata)[:, None], 1.0)
+    some = np.maximum(summed(sizes.stratum, sizes.sums[0], strata)[:, None], 1.0)
     if said is None:
-        total, squares = (summed(sizes.stratum, sizes.sums[:, column], strata)[:, None] for column in (1, 2))
+        total, squares = (summed(sizes.stratum, sizes.sums[column], strata)[:, None] for column in (6, 9))
         mean = total / some
         return Pool(mean, np.maximum(squares / some - mean**2, 0.0))
     key = said.stratum * len(plan.labels) + said.label
-    mean = summed(key, said.sums[:, 0], strata * len(plan.labels)).reshape(strata, -1) / some
+    mean = summed(key, said.sums[0], strata * len(plan.labels)).reshape(strata, -1) / some
     return Pool(mean, mean * (1 - mean))

@@ -33,40 +33,32 @@ class Scores:
 class Batch:
     """Some parts together; arrays are parts x segments x strata, or x series."""
 
-    def __init__(self, data: Data, first: int, last: int, segment_of: Ints) -> None:
+    def __init__(self, data: Data, first: int, last: int) -> None:
         self.data, self.first, self.last = data, first, last
-        self.parts, self.segments = last - first, int(segment_of.max(initial=0)) + 1
+        self.parts, self.segments = last - first, len(data.plan.candidates) + 1
         self.sizes_rows = _between(data.sizes, first, last)
         rank = data.rank[self.sizes_rows.who]
         self.copies = int(rank.max(initial=0)) + 1
         self.strata = self.copies * data.strata
-        self.segment_of = segment_of
         self.weight, self.upper = (np.tile(array, (self.copies, 1)) for array in (data.weight, data.upper))
-        cell, curve = self._cells(self.sizes_rows)
-        count = self.sizes_rows.sums[:, 0]
-        self.n = self._by_segment(cell, count)
-        self.moved = [self._by_segment(cell, count * one) for one in curve]
         stratum = self._stratum(self.sizes_rows)
+        sums = self.sizes_rows.sums
+        self.n = self._by_segment(self.sizes_rows, sums[0])
+        self.moved = [self._by_segment(self.sizes_rows, column) for column in sums[1:3]]
         self.sizes = self.n.sum(axis=1)
         some = np.maximum(self.sizes, 1.0)
         self.means = [moved.sum(axis=1) / some for moved in self.moved]
         a, b = self.means
-        products = curve[0] ** 2, curve[0] * curve[1], curve[1] ** 2
-        raw = [self._by_stratum(stratum, count * product) for product in products]
+        raw = [self._by_stratum(stratum, column) for column in sums[3:6]]
         self.moments = np.stack(raw) - self.sizes * np.stack([a * a, a * b, b * b])
 
     def _stratum(self, rows: Rows) -> Ints:
         return (rows.part - self.first) * self.strata + self.data.rank[rows.who] * self.data.strata + rows.stratum
 
-    def _cells(self, rows: Rows) -> tuple[Ints, list[Floats]]:
-        part = rows.part - self.first
-        stratum = self.data.rank[rows.who] * self.data.strata + rows.stratum
-        cell = (part * self.segments + self.segment_of[rows.day]) * self.strata + stratum
-        place = self.data.annotators[rows.part] * self.data.curves.shape[2] + rows.day
-        return cell, [np.take(curve.ravel(), place) for curve in self.data.curves]
-
-    def _by_segment(self, cell: Ints, values: Floats) -> Floats:
+    def _by_segment(self, rows: Rows, values: Floats) -> Floats:
         shape = self.parts, self.segments, self.strata
+        stratum = self.data.rank[rows.who] * self.data.strata + rows.stratum
+        cell = ((rows.part - self.first) * self.segments + rows.at) * self.strata + stratum
         return summed(cell, values, shape[0] * shape[1] * shape[2]).reshape(shape)
 
     def _by_stratum(self, stratum: Ints, values: Floats) -> Floats:
@@ -77,24 +69,16 @@ class Batch:
         """Sums by stratum and series, their products with the curves, weighted sums by segment, and squares."""
         rows = self.sizes_rows
         if self.data.said is None:
-            cell, curve = self._cells(rows)
-            stratum, value = self._stratum(rows), rows.sums[:, 1]
-            sums = self._by_stratum(stratum, value)[:, :, None]
-            products = [self._by_stratum(stratum, value * one)[:, :, None] for one in curve]
-            squares = self._by_stratum(stratum, rows.sums[:, 2])[:, :, None]
-            return sums, products, self._by_segment(cell, value) @ self.weight, squares
+            stratum = self._stratum(rows)
+            sums, *products, squares = (self._by_stratum(stratum, one)[:, :, None] for one in rows.sums[6:10])
+            return sums, products, self._by_segment(rows, rows.sums[6]) @ self.weight, squares
         said, width = _between(self.data.said, self.first, self.last), self.data.series
-        value = said.sums[:, 0]
-        place = self.data.annotators[said.part] * self.data.curves.shape[2] + said.day
         shape = self.parts, self.strata, width
         key = self._stratum(said) * width + said.label
         size = shape[0] * shape[1] * shape[2]
-        sums = summed(key, value, size).reshape(shape)
-        products = [
-            summed(key, value * np.take(curve.ravel(), place), size).reshape(shape) for curve in self.data.curves
-        ]
-        weighted = value * np.take(self.data.weight.ravel(), said.stratum * width + said.label)
-        key = ((said.part - self.first) * self.segments + self.segment_of[said.day]) * width + said.label
+        sums, *products = (summed(key, one, size).reshape(shape) for one in said.sums)
+        weighted = said.sums[0] * np.take(self.data.weight.ravel(), said.stratum * width + said.label)
+        key = ((said.part - self.first) * self.segments + said.at) * width + said.label
         found = summed(key, weighted, self.parts * self.segments * width).reshape(self.parts, self.segments, width)
         return sums, products, found, np.zeros((1, 1, 1))
 
@@ -191,16 +175,16 @@ class Batch:
         return Scores(score, info, model)
 
 
-def batches(data: Data, segment_of: Ints) -> list[Batch]:
+def batches(data: Data) -> list[Batch]:
     """All parts, so many at a time that no array becomes too large."""
     copies = int(data.rank.max(initial=0)) + 1
-    size = copies * data.strata * max(data.series, int(segment_of.max(initial=0)) + 1)
+    size = copies * data.strata * max(data.series, len(data.plan.candidates) + 1)
     step = max(1, _CELLS // size)
     present = np.zeros(len(data.units) + 1, dtype=bool)
     present[data.sizes.part] = True
     edges = np.flatnonzero(np.diff(present, prepend=False))  # runs of parts that have judgments
     return [
-        Batch(data, first, min(first + step, int(end)), segment_of)
+        Batch(data, first, min(first + step, int(end)))
         for start, end in zip(edges[::2], edges[1::2], strict=True)
         for first in range(int(start), int(end), step)
     ]

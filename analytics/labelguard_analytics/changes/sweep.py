@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from labelguard_analytics.changes.cells import DAYS
 from labelguard_analytics.changes.discover import Tested, discover, families, settle
-from labelguard_analytics.changes.look import Sight, look, measures_of
+from labelguard_analytics.changes.look import Sight, look, measures_of, sums_of
 from labelguard_analytics.changes.measures import MEASURES
 from labelguard_analytics.changes.nights import Nights
 from labelguard_analytics.changes.panel import Panel
+from labelguard_analytics.changes.periods import Periods
 from labelguard_analytics.changes.plan import Plan, Unit
 from labelguard_analytics.changes.points import Point, locate
 from labelguard_analytics.changes.results import Change, Changes, TooLittle
@@ -33,16 +35,20 @@ def sweep(
 ) -> Changes:
     """Look at a panel, as :func:`labelguard_analytics.detect_changes` describes."""
     plan = Plan.of(panel, frozenset(by), level, min_judgments, min_days)
-    sights = [look(panel, plan, measure) for measure in measures_of(panel, plan, measures)]
+    looked_for = measures_of(panel, plan, measures)
+    periods = Periods.of(panel, plan, sums_of(looked_for))
+    panel.memory[plan.by] = periods, DAYS
+    sights = [look(panel, plan, measure, periods) for measure in looked_for]
     allowed = level if nights is None else nights.allowed
     known = frozenset(() if nights is None else nights.named)
-    grouped = families(plan, sights)
+    # Who was named is not looked at closely again.
+    grouped = {family: tested for family, tested in families(plan, sights).items() if family not in known}
     for tested in grouped.values():
         settle(tested, level)
-    suspects = discover(grouped, allowed, known=known)
+    suspects = discover(grouped, allowed)
     if suspects and "annotator" in plan.by:
         _look_again(panel, plan, sights, [one for family in suspects for one in grouped[family]])
-        confirmed = discover(grouped, allowed, known=known, again=True)
+        confirmed = discover(grouped, allowed, again=True)
         # What the first look saw is told: the second one has fewer judgments to compare with.
         for one in (one for family in suspects - confirmed for one in grouped[family]):
             one.discovered = False
@@ -65,10 +71,11 @@ def sweep(
 def _look_again(panel: Panel, plan: Plan, sights: Sequence[Sight], suspected: Sequence[Tested]) -> None:
     """The suspects' p-values with a consensus that leaves the other suspects out, and without looking at others."""
     theirs = panel.without({plan.units[one.unit][0] for one in suspected})
+    moved = [sight for sight in sights if sight.measure.name in _BY_CONSENSUS]
+    periods = Periods.of(theirs, plan, sums_of([sight.measure for sight in moved]))
     seen = {
-        sight.measure.name: look(theirs, plan, sight.measure, pool=sight.data.pool, alone=True)
-        for sight in sights
-        if sight.measure.name in _BY_CONSENSUS
+        sight.measure.name: look(theirs, plan, sight.measure, periods, pool=sight.data.pool, alone=True)
+        for sight in moved
     }
     for one in suspected:
         sight = seen.get(one.sight.measure.name)
