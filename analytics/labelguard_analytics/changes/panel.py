@@ -7,7 +7,7 @@ a sum gives what a sweep over all judgments gives. So a nightly sweep reads agai
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -215,22 +215,27 @@ class Panel:
             blocks=tuple(block.renumbered(new_who, new_label, len(labels)) for block in self.blocks),
         )
 
-    def without(self, suspects: Iterable[Any]) -> Panel:
-        """The suspects' sums of agreement and of what they said, where the consensus leaves out the other suspects.
+    def without(self, suspects: Collection[Any], others: Iterable[Any] = ()) -> Panel:
+        """The suspects' sums of agreement and of what they said, where the consensus leaves out all other suspects.
 
-        Everybody is compared with the others, so only tasks that two suspects judged are worked out again. Nobody
-        else's sums, and no votes, are in what is given.
+        Everybody is compared with the others, so only tasks that a suspect shares with another one are worked out
+        again. Nobody else's sums, and no votes, are in what is given.
+
+        Args:
+            suspects: whose sums are wanted.
+            others: who is left out of the consensus as well.
         """
-        named = set(suspects)
-        suspected = np.array([one[0] in named for one in self.who], dtype=bool)
+        named, doubted = set(suspects), {*suspects, *others}
+        suspected, out = (np.array([one[0] in some for one in self.who], dtype=bool) for some in (named, doubted))
         said, agreement = (_of(cells, suspected) for cells in (self.said, self.measured["agreement"]))
         for block in self.blocks:
-            shared = np.bincount(block.votes.task[suspected[block.who]], minlength=len(block.tasks)) > 1
+            shared = np.bincount(block.votes.task[out[block.who]], minlength=len(block.tasks)) > 1
+            shared &= np.bincount(block.votes.task[suspected[block.who]], minlength=len(block.tasks)) > 0
             if not shared.any():
                 continue
             part = block.of_tasks(shared)
             again = suspected[part.who]
-            for sign, trusted in ((-1.0, None), (1.0, ~again)):
+            for sign, trusted in ((-1.0, None), (1.0, ~out[part.who])):
                 consensus, agreed = of_others(part.votes, trusted)
                 stratum = stratum_of(consensus, agreed)
                 said = said.plus(_said(part, stratum, again), sign)
