@@ -30,117 +30,162 @@ class Scores:
     model: Floats
 
 
+@dataclass(frozen=True)
+class Group:
+    """Strata with a learning curve of their own, for every series."""
+
+    weight: Floats
+    """Strata x series; or strata x 1 where a stratum bears on its own label (and on all labels together) alone."""
+    paced: Floats
+    """The same times how strongly learning shows (parts x strata x ...)."""
+    learnt: Floats
+    """Times that again."""
+    scaled: Floats
+    """Squared weight times variance and how strongly learning shows."""
+    twice: Floats
+    """Times that again."""
+    alone: bool
+    """Whether strata bear on their own label alone."""
+
+
 class Batch:
-    """Some parts together; arrays are parts x segments x strata, or x series."""
+    """Some parts together; arrays are parts x segments x strata, or x series.
+
+    Shares have a weight for each stratum and label. For other measures a stratum bears on its label and on all labels
+    together, so their sums over strata need no matrices.
+    """
 
     def __init__(self, data: Data, first: int, last: int) -> None:
         self.data, self.first, self.last = data, first, last
         self.parts, self.segments = last - first, len(data.plan.candidates) + 1
-        self.sizes_rows = _between(data.sizes, first, last)
-        rank = data.rank[self.sizes_rows.who]
-        self.copies = int(rank.max(initial=0)) + 1
+        rows = _between(data.sizes, first, last)
+        self.copies = int(data.rank[rows.who].max(initial=0)) + 1
         self.strata = self.copies * data.strata
-        self.weight, self.upper = (np.tile(array, (self.copies, 1)) for array in (data.weight, data.upper))
-        stratum = self._stratum(self.sizes_rows)
-        sums = self.sizes_rows.sums
-        self.n = self._by_segment(self.sizes_rows, sums[0])
-        self.moved = [self._by_segment(self.sizes_rows, column) for column in sums[1:3]]
-        self.sizes = self.n.sum(axis=1)
-        some = np.maximum(self.sizes, 1.0)
-        self.means = [moved.sum(axis=1) / some for moved in self.moved]
-        a, b = self.means
-        raw = [self._by_stratum(stratum, column) for column in sums[3:6]]
-        self.moments = np.stack(raw) - self.sizes * np.stack([a * a, a * b, b * b])
-
-    def _stratum(self, rows: Rows) -> Ints:
-        return (rows.part - self.first) * self.strata + self.data.rank[rows.who] * self.data.strata + rows.stratum
-
-    def _by_segment(self, rows: Rows, values: Floats) -> Floats:
+        self.shares = data.said is not None
+        stratum = (rows.part - first) * self.strata + data.rank[rows.who] * data.strata + rows.stratum
+        cell = stratum + ((rows.part - first) * (self.segments - 1) + rows.at) * self.strata
         shape = self.parts, self.segments, self.strata
-        stratum = self.data.rank[rows.who] * self.data.strata + rows.stratum
-        cell = ((rows.part - self.first) * self.segments + rows.at) * self.strata + stratum
-        return summed(cell, values, shape[0] * shape[1] * shape[2]).reshape(shape)
-
-    def _by_stratum(self, stratum: Ints, values: Floats) -> Floats:
-        return summed(stratum, values, self.parts * self.strata).reshape(self.parts, self.strata)
-
-    @cached_property
-    def _sums(self) -> tuple[Floats, list[Floats], Floats, Floats]:
-        """Sums by stratum and series, their products with the curves, weighted sums by segment, and squares."""
-        rows = self.sizes_rows
-        if self.data.said is None:
-            stratum = self._stratum(rows)
-            sums, *products, squares = (self._by_stratum(stratum, one)[:, :, None] for one in rows.sums[6:10])
-            return sums, products, self._by_segment(rows, rows.sums[6]) @ self.weight, squares
-        said, width = _between(self.data.said, self.first, self.last), self.data.series
-        shape = self.parts, self.strata, width
-        key = self._stratum(said) * width + said.label
         size = shape[0] * shape[1] * shape[2]
-        sums, *products = (summed(key, one, size).reshape(shape) for one in said.sums)
-        weighted = said.sums[0] * np.take(self.data.weight.ravel(), said.stratum * width + said.label)
-        key = ((said.part - self.first) * self.segments + said.at) * width + said.label
-        found = summed(key, weighted, self.parts * self.segments * width).reshape(self.parts, self.segments, width)
-        return sums, products, found, np.zeros((1, 1, 1))
-
-    @property
-    def uses(self) -> Floats:
-        """How many judgments could show a change of each series (parts x series)."""
-        if self.data.said is None:
-            return np.asarray(self.judged.sum(axis=1))
-        return np.asarray(self._sums[0].sum(axis=1) + self.sizes @ self.upper)
-
-    @cached_property
-    def judged(self) -> Floats:
-        """Judgments that bear on each series (parts x segments x series)."""
-        return np.asarray(self.n @ np.tile(self.data.belongs, (self.copies, 1)))
-
-    @cached_property
-    def inner(self) -> Floats:
-        """Squared weight times the variance of a single judgment (parts x strata x series)."""
-        sums, _, _, squares = self._sums
-        pool = self.data.pool
-        mean, scatter = (np.tile(array, (self.copies, 1)) for array in (pool.mean, pool.variance))
-        variance = self.data.variance(sums, squares, self.sizes[:, :, None], mean, scatter)
-        return np.asarray(self.weight**2 * variance)
-
-    @cached_property
-    def pace(self) -> Floats:
-        """How strongly learning shows (parts x strata x series)."""
-        mean = np.tile(self.data.pool.mean, (self.copies, 1))
-        return self.data.pace(self._sums[0], self.sizes[:, :, None], mean, self.upper)
-
-    @cached_property
-    def groups(self) -> list[tuple[Floats, Floats]]:
-        """The weights of each learning group, and the same times the pace."""
-        return [(mask, mask * self.pace) for mask in (self.weight * (1 - self.upper), self.weight * self.upper)]
-
-    @cached_property
-    def rest(self) -> Floats:
-        """Weighted residuals (parts x segments x series)."""
-        sums, products, found, _ = self._sums
+        self.n, *moved = (summed(cell, column, size).reshape(shape) for column in rows.sums[:3])
+        self.sizes = self.n.sum(axis=1)
+        means = [one.sum(axis=1) / np.maximum(self.sizes, 1.0) for one in moved]
+        self.moved = [one - self.n * mean[:, None, :] for one, mean in zip(moved, means, strict=True)]
+        raw, sums = (
+            np.stack([summed(stratum, one, self.parts * self.strata).reshape(self.parts, -1) for one in columns], 1)
+            for columns in (rows.sums[3:6], rows.sums[6:])
+        )
+        a, b = means
+        self.moments = raw - self.sizes[:, None] * np.stack([a * a, a * b, b * b], axis=1)
+        weight, upper, mean, scatter = (
+            np.tile(array if self.shares else array[:, :1], (self.copies, 1))
+            for array in (data.weight, data.upper, data.pool.mean, data.pool.variance)
+        )
         sizes = self.sizes[:, :, None]
-        level = sums / np.maximum(sizes, 1.0)
+        if self.shares:
+            total, products, found = self._said()
+            squares: Floats = np.zeros((1, 1, 1))
+        else:
+            total, *products, squares = (sums[:, column, :, None] for column in range(4))
+            found = self._fold(summed(cell, rows.sums[6], size).reshape(shape) * weight[:, 0])
+        pace = data.pace(total, sizes, mean, upper)
+        self.weight = weight
+        self.inner = np.asarray(weight**2 * data.variance(total, squares, sizes, mean, scatter))
+        self.groups = self._groups(weight, upper, pace)
+        level = total / np.maximum(sizes, 1.0)
+        rest = found - self._over(self.n, weight * level, alone=not self.shares)
         centred = [
-            product - sizes * mean[:, :, None] * level for product, mean in zip(products, self.means, strict=True)
+            product - sizes * mean[:, :, None] * level for product, mean in zip(products, means, strict=True)
         ]
-        fitted = self.weight * level
-        for mask, paced in self.groups:
-            moment = np.einsum("bps,psk->bpk", self.moments, paced * self.pace)
-            slope = slopes(moment, self.sizes @ mask, *(np.sum(paced * one, axis=1) for one in centred))
-            for one, mean, moved in zip(slope, self.means, self.moved, strict=True):
-                fitted = fitted - paced * (mean[:, :, None] * one[:, None, :])
-                found = found - (moved @ paced) * one[:, None, :]
-        return np.asarray(found - self.n @ fitted)
+        self.learning = []
+        for group in self.groups:
+            moment = self._over(self.moments, group.learnt, alone=group.alone).transpose(1, 0, 2)
+            judged = self._over(self.sizes[:, None], group.weight, alone=group.alone)[:, 0]
+            lean = [self._over(one, group.paced, alone=group.alone) for one in self.moved]
+            slope = slopes(moment, judged, *(self._across(one, group) for one in centred))
+            for one, part in zip(slope, lean, strict=True):
+                rest -= part * one[:, None, :]
+            self.learning.append((moment, judged, lean))
+        self.rest = rest
+        if self.shares:
+            self.judged = np.repeat(self.n.sum(axis=2)[:, :, None], data.series, axis=2)
+            self.uses = total.sum(axis=1) + self._fold(self.sizes)
+        else:
+            self.judged = self._fold(self.n)
+            self.uses = self.judged.sum(axis=1)
+
+    def _said(self) -> tuple[Floats, list[Floats], Floats]:
+        """Sums by stratum and series, their products with the curves, and weighted sums by segment."""
+        said, width = _between(self.data.said, self.first, self.last), self.data.series
+        part = said.part - self.first
+        shape = self.parts, self.strata, width
+        key = (part * self.strata + self.data.rank[said.who] * self.data.strata + said.stratum) * width + said.label
+        total, *products = (summed(key, one, shape[0] * shape[1] * shape[2]).reshape(shape) for one in said.sums)
+        weighted = said.sums[0] * np.take(self.data.weight.ravel(), said.stratum * width + said.label)
+        key = (part * self.segments + said.at) * width + said.label
+        found = summed(key, weighted, self.parts * self.segments * width).reshape(self.parts, self.segments, width)
+        return total, products, found
+
+    def _groups(self, weight: Floats, upper: Floats, pace: Floats) -> list[Group]:
+        found = []
+        for mask, alone in ((1 - upper, not self.shares), (upper, True)):
+            some, near, inner = weight * mask, pace, np.where(mask > 0, self.inner, 0.0)
+            if self.shares and alone:
+                some, near, inner = (self._diagonal(array) for array in (some, pace, inner))
+            found.append(Group(some, some * near, some * near**2, inner * near, inner * near**2, alone))
+        return found
+
+    def _diagonal(self, values: Floats) -> Floats:
+        """Of every stratum the value for its own label (... x strata x 1)."""
+        label = np.minimum(np.arange(self.strata) % self.data.strata // 2, self.data.series - 1)
+        return np.asarray(values[..., np.arange(self.strata), label][..., None])
+
+    def _fold(self, values: Floats) -> Floats:
+        """Sums over the strata of each label, and of all where they are looked at together (... x series)."""
+        pairs = values[..., ::2] + values[..., 1::2]
+        sums = pairs.reshape(*pairs.shape[:-1], self.copies, -1).sum(axis=-2)
+        if self.shares:
+            return np.asarray(sums[..., : self.data.series])
+        return np.concatenate([sums.sum(axis=-1, keepdims=True), sums[..., : self.data.series - 1]], axis=-1)
+
+    def _over(self, values: Floats, factor: Floats, *, alone: bool) -> Floats:
+        """Sums over strata, each times a factor for every series (parts x ... x series)."""
+        if not alone:
+            return np.asarray(values @ factor)
+        return self._fold(values * (factor[:, 0] if factor.ndim == 2 else factor[:, None, :, 0]))
+
+    def _across(self, values: Floats, group: Group) -> Floats:
+        """Sums over the strata of a group of what is known for every series (parts x series)."""
+        if not group.alone:
+            return np.asarray(np.sum(group.paced * values, axis=1))
+        return self._fold((group.paced * (self._diagonal(values) if self.shares else values))[:, :, 0])
+
+    def _weighted(self, values: Floats) -> Floats:
+        """Weighted sums over strata."""
+        if not self.shares:
+            return self._fold(values * self.weight[:, 0])
+        together = values.reshape(*values.shape[:-1], self.copies, -1).sum(axis=-2)
+        return np.asarray(together @ self.data.weight)
 
     @cached_property
     def scale(self) -> Floats:
         """Weighted judgments (parts x segments x series)."""
-        return np.asarray(self.n @ self.weight)
+        return self._weighted(self.n)
 
     @cached_property
     def noise(self) -> Floats:
         """The variance of ``rest``, were judgments independent."""
-        return np.asarray(self.n @ self.inner)
+        return self._over(self.n, self.inner, alone=not self.shares)
+
+    def _fixed(self, share: Floats, shock: Floats) -> Floats:
+        """What the levels take of a common shock (parts x changes x series)."""
+        if self.shares:
+            return np.asarray(share @ (self.weight * (self.n.transpose(0, 2, 1) @ shock)))
+        label = np.minimum(np.arange(self.strata) % self.data.strata // 2 + 1, self.data.series - 1)
+        whole, own = (
+            self._fold(share * (self.weight[:, 0] * np.sum(self.n * one, axis=1))[:, None, :])
+            for one in (shock[:, :, :1], shock[:, :, label])
+        )
+        return np.concatenate([whole[..., :1], own[..., 1:]], axis=-1)
 
     def scores(self, shock: Floats | None) -> Scores:
         """Scores at the beginning of each segment but the first.
@@ -151,26 +196,20 @@ class Batch:
         part = _after(self.n)
         share = part / np.maximum(self.sizes, 1.0)[:, None, :]
         plain = part * (1 - share)
-        steps = [_after(moved) - part * mean[:, None, :] for moved, mean in zip(self.moved, self.means, strict=True)]
-        score, info, model = _after(self.rest), plain @ self.weight, plain @ self.inner
+        score, info = _after(self.rest), self._weighted(plain)
+        model = self._over(plain, self.inner, alone=not self.shares)
         if shock is not None:
-            ahead = self.n.transpose(0, 2, 1) @ shock  # parts x strata x series
-            moved_by = [
-                moved.transpose(0, 2, 1) @ shock - mean[:, :, None] * ahead
-                for moved, mean in zip(self.moved, self.means, strict=True)
-            ]
-            score = score - _after(self.scale * shock) + share @ (self.weight * ahead)
-        for mask, paced in self.groups:
-            found = [step @ paced for step in steps]
-            moment = np.einsum("bps,psk->bpk", self.moments, paced * self.pace)
-            one, two = slopes(moment, self.sizes @ mask, *found)
+            score = score - _after(self.scale * shock) + self._fixed(share, shock)
+        for group, (moment, judged, lean) in zip(self.groups, self.learning, strict=True):
+            found = [_after(one) for one in lean]
+            one, two = slopes(moment, judged, *found)
             info = info - one * found[0] - two * found[1]
-            scaled = np.where(mask > 0, self.inner * self.pace, 0.0)
-            a, b, c = np.einsum("bps,psk->bpk", self.moments, scaled * self.pace)[:, :, None, :]
-            model = model - 2 * (one * (steps[0] @ scaled) + two * (steps[1] @ scaled))
+            a, b, c = self._over(self.moments, group.twice, alone=group.alone).transpose(1, 0, 2)[:, :, None, :]
+            scaled = [_after(self._over(moved, group.scaled, alone=group.alone)) for moved in self.moved]
+            model = model - 2 * (one * scaled[0] + two * scaled[1])
             model = model + one**2 * a + 2 * one * two * b + two**2 * c
             if shock is not None:
-                first, second = (np.sum(paced * moved, axis=1)[:, None, :] for moved in moved_by)
+                first, second = (np.sum(part * shock, axis=1)[:, None, :] for part in lean)
                 score = score + one * first + two * second
         return Scores(score, info, model)
 
