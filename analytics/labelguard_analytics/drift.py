@@ -41,11 +41,10 @@ from labelguard_analytics.changes.discover import hierarchical
 from labelguard_analytics.changes.look import Sight, look, sums_of
 from labelguard_analytics.changes.measures import MEASURES
 from labelguard_analytics.changes.panel import Panel
-from labelguard_analytics.changes.parts import Data, Pool
+from labelguard_analytics.changes.parts import Data, Pool, total
 from labelguard_analytics.changes.periods import Periods
 from labelguard_analytics.changes.plan import Plan
 from labelguard_analytics.changes.points import locate
-from labelguard_analytics.changes.scores import summed
 from labelguard_analytics.frames import Floats
 
 _Ints = npt.NDArray[np.int64]
@@ -258,12 +257,10 @@ def _change(sight: Sight, annotator: int, label: str, unit: int, series: int) ->
 def _peers(data: Data, left_out: Sequence[bool]) -> Pool:
     """Uses of each label, and judgments, by stratum, of those who are not left out."""
     out = np.asarray(left_out, dtype=bool)
-    sizes = data.sizes.some(np.flatnonzero(~out[data.sizes.part]))
-    judgments = summed(sizes.stratum, sizes.sums[0], data.strata)
-    if data.said is None:
-        raise ValueError("Levels are of label shares.")
-    said = data.said.some(np.flatnonzero(~out[data.said.part]))
-    uses = summed(said.stratum * data.series + said.label, said.sums[0], data.strata * data.series)
+    sizes, said = ([rows.some(np.flatnonzero(~out[rows.part])) for rows in some] for some in (data.sizes, data.said))
+    judgments = total([rows.stratum for rows in sizes], (rows.sums[0] for rows in sizes), data.strata)
+    keys = [rows.stratum * data.series + rows.label for rows in said]
+    uses = total(keys, (rows.sums[0] for rows in said), data.strata * data.series)
     return Pool(uses.reshape(data.strata, -1), judgments[:, None])
 
 

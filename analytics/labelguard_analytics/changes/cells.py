@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,10 @@ DAYS = 1 << 15
 WHO_SHIFT, DAY_SHIFT = 44, 29
 WHO = 1 << 18
 """Combinations of annotator, source and cohort that fit into a key."""
+
+
+_FEW = 8
+"""So many times as many rows lie below as on top of a pile."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +62,38 @@ class Cells:
         """The sum, or for a ``sign`` of -1 the difference; rows without judgments are left out."""
         if len(other.key) > len(self.key):
             turned = Cells(other.key, sign * other.sums)
-            return turned.plus(self, 1.0) if len(self.key) else turned.with_judgments()
+            return (turned.plus(self, 1.0) if len(self.key) else turned).with_judgments()
+        if not len(other.key):
+            return self
         at = np.searchsorted(self.key, other.key)
         known = np.zeros(len(at), dtype=bool)
         inside = at < len(self.key)
         known[inside] = self.key[at[inside]] == other.key[inside]
-        sums = self.sums.copy()
-        sums[at[known]] += sign * other.sums[known]
+        sums = self.sums
+        if known.any():
+            sums = sums.copy()
+            sums[at[known]] += sign * other.sums[known]
         key = np.insert(self.key, at[~known], other.key[~known])
         sums = np.insert(sums, at[~known], sign * other.sums[~known], axis=0)
-        return Cells(key, sums).with_judgments()
+        return Cells(key, sums) if sign > 0 else Cells(key, sums).with_judgments()
 
     def with_judgments(self) -> Cells:
         """Without the rows that hold no judgments any more."""
         kept = self.sums[:, 0] != 0
         return self if kept.all() else Cells(self.key[kept], self.sums[kept])
+
+    @cached_property
+    def days(self) -> Ints:
+        """Days with judgments."""
+        return np.flatnonzero(np.bincount((self.key >> DAY_SHIFT) & (DAYS - 1)))
+
+    @cached_property
+    def _uses(self) -> Floats:
+        return np.bincount(self.key & ((1 << 14) - 1), weights=self.sums[:, 0])
+
+    def uses(self, labels: int) -> Floats:
+        """Judgments with each label, of which there are so many."""
+        return np.concatenate([self._uses, np.zeros(labels - len(self._uses))])
 
     def of_whom(self, who: Ints, since: int = 0) -> Cells:
         """The rows of some, from a day on."""
@@ -88,6 +110,54 @@ class Cells:
         key = pack(who[old_who], day, stratum, codes[old_label])
         order = np.argsort(key)
         return Cells(key[order], self.sums[order])
+
+
+@dataclass(frozen=True)
+class Pile:
+    """Cells and a few more on top, which are sorted in when they are many: adding costs what is added."""
+
+    base: Cells
+    top: Cells
+
+    @classmethod
+    def of(cls, cells: Cells) -> Pile:
+        """Nothing on top."""
+        return cls(cells, Cells.empty(cells.sums.shape[1]))
+
+    @cached_property
+    def whole(self) -> Cells:
+        """All sorted in."""
+        return self.base.plus(self.top, 1.0) if len(self.top.key) else self.base
+
+    def plus(self, other: Pile, sign: float) -> Pile:
+        """The sum, or for a ``sign`` of -1 the difference."""
+        if sign > 0 and len(other.base.key) > len(self.base.key):
+            return other.plus(self, sign)
+        if sign > 0 and _FEW * len(other.base.key) <= len(self.base.key):
+            top = self.top.plus(other.whole, sign)
+            if _FEW * len(top.key) <= len(self.base.key):
+                return Pile(self.base, top)
+        return Pile.of(self.whole.plus(other.whole, sign))
+
+    def of_whom(self, who: Ints, since: int = 0) -> Cells:
+        """The rows of some, from a day on."""
+        return self.base.of_whom(who, since).plus(self.top.of_whom(who, since), 1.0)
+
+    def renumbered(self, who: Ints, label: Ints) -> Pile:
+        """The same with new codes of annotators and labels."""
+        return Pile(self.base.renumbered(who, label), self.top.renumbered(who, label))
+
+    def number(self) -> float:
+        """Judgments."""
+        return float(self.base.sums[:, 0].sum() + self.top.sums[:, 0].sum())
+
+    def uses(self, labels: int) -> Floats:
+        """Judgments with each label."""
+        return self.base.uses(labels) + self.top.uses(labels)
+
+    def days(self) -> Ints:
+        """Days with judgments."""
+        return np.union1d(self.base.days, self.top.days)
 
 
 def pack(who: Ints, day: Ints, stratum: Ints, label: Ints) -> Ints:

@@ -172,17 +172,16 @@ def look(
 
 def _days(data: Data) -> Floats:
     """Days with judgments (units x segments x series); the last series of all counts any judgment."""
-    plan = data.plan
-    if data.said is None:
-        seen = data.periods.seen[data.measure.name]
-        seen = np.concatenate([seen[:, :, -1:], seen[:, :, :-1], seen[:, :, -1:]], axis=2)
-    else:
-        seen = np.repeat(data.periods.seen["agreement"][:, :, -1:], data.series + 1, axis=2)
-    units, _, width = seen.shape
-    starts = np.concatenate([[0], plan.candidates])
+    plan, starts = data.plan, np.concatenate([[0], data.plan.candidates])
+    seen = data.periods.seen["agreement" if data.said else data.measure.name]
+    if data.said:
+        seen = seen[:, :, -1:]
     if not len(plan.days):
-        return np.zeros((units, 1, width))
-    return np.add.reduceat(seen, starts, axis=1, dtype=np.float64)
+        return np.zeros((len(plan.units), 1, data.series + 1))
+    days = np.add.reduceat(seen.view(np.uint8), starts, axis=1, dtype=np.int32).astype(np.float64)
+    if data.said:
+        return np.repeat(days, data.series + 1, axis=2)
+    return np.concatenate([days[:, :, -1:], days[:, :, :-1], days[:, :, -1:]], axis=2)
 
 
 def _possible(plan: Plan, judged: Floats, days: Floats) -> tuple[Flags, Floats, Floats]:
@@ -197,7 +196,8 @@ def _possible(plan: Plan, judged: Floats, days: Floats) -> tuple[Flags, Floats, 
 def _say_too_little(sight: Sight, least: Floats, fewest: Floats) -> None:
     plan = sight.plan
     present = np.zeros(len(plan.units), dtype=bool)
-    present[sight.data.units[sight.data.sizes.part[np.flatnonzero(np.diff(sight.data.sizes.part, prepend=-1))]]] = True
+    for rows in sight.data.sizes:
+        present[sight.data.units[rows.part]] = True
     short: Flags = np.ones(len(plan.units), dtype=bool)
     if least.shape[1]:
         filled = np.minimum(least / plan.min_judgments, fewest / plan.min_days)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from labelguard_analytics.changes.cells import Cells, Ints
+from labelguard_analytics.changes.cells import Ints, Pile
 from labelguard_analytics.changes.measures import Measure
 from labelguard_analytics.changes.panel import Panel
 from labelguard_analytics.changes.periods import Periods, Sums, strata_of
@@ -87,9 +88,9 @@ class Data:
     periods: Periods
     plan: Plan
     measure: Measure
-    sizes: Rows
+    sizes: tuple[Rows, ...]
     """Judgments by segment, with all the sums of ``Periods``."""
-    said: Rows | None
+    said: tuple[Rows, ...]
     """For shares: how often which label was given, by segment."""
     pool: Pool
     units: Ints
@@ -118,7 +119,7 @@ class Data:
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order)) - first[part_of[order]]
         sizes = _by_segment(panel, plan, periods.sums[name], part_of)
-        said = _by_segment(panel, plan, periods.sums["said"], part_of) if measure.name == "share" else None
+        said = _by_segment(panel, plan, periods.sums["said"], part_of) if measure.name == "share" else ()
         return cls(
             panel,
             periods,
@@ -137,7 +138,7 @@ class Data:
     def series(self) -> int:
         """How many series there are: every label; or all labels together, and then every label."""
         labels = len(self.plan.labels)
-        return labels if self.said is not None else 1 + labels * ("label" in self.plan.by)
+        return labels if self.said else 1 + labels * ("label" in self.plan.by)
 
     @property
     def strata(self) -> int:
@@ -147,7 +148,7 @@ class Data:
     @cached_property
     def belongs(self) -> Floats:
         """Which strata bear on which series (strata x series)."""
-        if self.said is not None:
+        if self.said:
             return np.ones((self.strata, self.series))
         label = np.arange(self.strata) // 2
         whole = np.ones((self.strata, 1))
@@ -162,7 +163,7 @@ class Data:
     def upper(self) -> Floats:
         """Strata with a learning curve of their own: those of the label, or where the others agree."""
         place = np.arange(self.strata)
-        if self.said is not None:
+        if self.said:
             return np.asarray(place[:, None] // 2 == np.arange(self.series), dtype=np.float64)
         return np.repeat((place % 2)[:, None], self.series, axis=1).astype(np.float64)
 
@@ -171,7 +172,7 @@ class Data:
         if not self.measure.binary:
             return np.ones(np.broadcast_shapes(sums.shape, upper.shape))
         level = (sums + _PRIOR * mean) / (sizes + _PRIOR)
-        if self.said is not None:
+        if self.said:
             level = np.where(upper > 0, 1 - level, level)
         elif self.measure.up == "improvement":
             level = 1 - level
@@ -188,7 +189,7 @@ class Data:
     def frame_of(self, number: int) -> Frame:
         """The days and strata of a part, worked out once."""
         if number not in self.frames:
-            name = "agreement" if self.said is not None else self.measure.name
+            name = "agreement" if self.said else self.measure.name
             rows = self._days(self.panel.measured[name], number, without_consensus=name != "agreement")
             wide = self.rank[rows.who] * self.strata + rows.stratum
             strata, stratum = _places(wide, int(wide.max(initial=0)) + 1)
@@ -201,9 +202,9 @@ class Data:
             self.frames[number] = Frame(work, days, strata, cell, rows)
         return self.frames[number]
 
-    def _days(self, cells: Cells, number: int, *, without_consensus: bool) -> Rows:
+    def _days(self, pile: Pile, number: int, *, without_consensus: bool) -> Rows:
         """The rows of a part by day."""
-        cells = cells.of_whom(self.whom[number])
+        cells = pile.of_whom(self.whom[number])
         who, day, stratum, label = cells.unpacked()
         place = np.searchsorted(self.plan.days, day)
         rows = Rows(
@@ -218,7 +219,7 @@ class Data:
         frame = self.frame_of(number)
         work, shape = frame.work, frame.work.n.shape
         squares: Floats = np.zeros(shape[1])
-        if self.said is None:
+        if not self.said:
             y = summed(frame.cell, frame.rows.sums[1], shape[0] * shape[1]).reshape(shape)
             squares = summed(frame.cell % shape[1], frame.rows.sums[2], shape[1])
         else:
@@ -230,7 +231,7 @@ class Data:
             key = frame.days[given.at] * shape[1] + place
             y = summed(key, given.sums[0], shape[0] * shape[1]).reshape(shape)
         base = np.flatnonzero(frame.strata >= 0) % self.strata
-        column = series if self.said is not None else 0
+        column = series if self.said else 0
         mean, scatter = self.pool.mean[base, column], self.pool.variance[base, column]
         variance = self.variance(y.sum(axis=0), squares, work.sizes, mean, scatter)
         upper = self.upper[base, series]
@@ -246,16 +247,16 @@ def _places(codes: Ints, size: int) -> tuple[Ints, Ints]:
     return places, places[codes]
 
 
-def _by_segment(panel: Panel, plan: Plan, sums: Sums, part_of: Ints) -> Rows:
-    """The rows of all parts, sorted by part."""
-    who, start, stratum, label = sums.unpacked()
-    segments = plan.segment_of[np.minimum(np.searchsorted(plan.days, plan.starts), len(plan.days) - 1)]
-    segment = segments[np.searchsorted(plan.starts, start)]
-    rows = Rows(who, part_of[who], segment, strata_of(plan, panel)[stratum], label, sums.columns)
-    rows = _labelled(rows, panel, plan)
-    if bool(np.all(rows.part[1:] >= rows.part[:-1])):
-        return rows
-    return rows.some(np.argsort(rows.part, kind="stable"))
+def _by_segment(panel: Panel, plan: Plan, sums: Sums, part_of: Ints) -> tuple[Rows, ...]:
+    starts = np.minimum(np.searchsorted(plan.days, np.arange(int(plan.starts[-1]) + 1)), max(len(plan.days) - 1, 0))
+    segment = plan.segment_of[starts]
+    strata = strata_of(plan, panel)
+    return tuple(
+        _labelled(
+            Rows(run.who, part_of[run.who], segment[run.start], strata[run.stratum], run.label, run.columns), panel, plan
+        )
+        for run in sums.runs
+    )
 
 
 def _labelled(rows: Rows, panel: Panel, plan: Plan) -> Rows:
@@ -268,13 +269,24 @@ def _labelled(rows: Rows, panel: Panel, plan: Plan) -> Rows:
     return rows if rows.label.min() >= 0 else rows.some(np.flatnonzero(rows.label >= 0))
 
 
-def _pool(plan: Plan, sizes: Rows, said: Rows | None) -> Pool:
-    strata = 2 * len(plan.labels) + 4
-    some = np.maximum(summed(sizes.stratum, sizes.sums[0], strata)[:, None], 1.0)
-    if said is None:
-        total, squares = (summed(sizes.stratum, sizes.sums[column], strata)[:, None] for column in (6, 9))
-        mean = total / some
-        return Pool(mean, np.maximum(squares / some - mean**2, 0.0))
-    key = said.stratum * len(plan.labels) + said.label
-    mean = summed(key, said.sums[0], strata * len(plan.labels)).reshape(strata, -1) / some
+def total(keys: Sequence[Ints], values: Iterable[Floats], size: int) -> Floats:
+    """Sums of what has the same key, over several runs."""
+    found = np.zeros(size)
+    for key, some in zip(keys, values, strict=True):
+        if len(key):
+            found += summed(key, some, size)
+    return found
+
+
+def _pool(plan: Plan, sizes: Sequence[Rows], said: Sequence[Rows]) -> Pool:
+    strata, labels = 2 * len(plan.labels) + 4, len(plan.labels)
+    keys = [rows.stratum for rows in sizes]
+    number, *sums = (total(keys, (rows.sums[column] for rows in sizes), strata)[:, None] for column in (0, 6, 9))
+    some = np.maximum(number, 1.0)
+    if not said:
+        mean = sums[0] / some
+        return Pool(mean, np.maximum(sums[1] / some - mean**2, 0.0))
+    keys = [rows.stratum * labels + rows.label for rows in said]
+    uses = total(keys, (rows.sums[0] for rows in said), strata * labels)
+    mean = uses.reshape(strata, -1) / some
     return Pool(mean, mean * (1 - mean))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from labelguard_analytics.changes.cells import DAYS, WHO_SHIFT, Cells, Ints
+from labelguard_analytics.changes.cells import Cells, Ints, Pile
 from labelguard_analytics.changes.panel import Panel, Who
 from labelguard_analytics.changes.plan import Plan
 from labelguard_analytics.changes.scores import experience, summed
@@ -22,35 +22,88 @@ from labelguard_analytics.frames import Floats
 
 Flags = npt.NDArray[np.bool_]
 
-_DAY = DAYS - 1
+_FEW = 4
+"""So many times as many rows are in the old run as in the new one."""
 _DENSE = 4
 """So many times the rows may be the cells of a table in which they are added up without sorting."""
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Rows with a key of who, stratum, label and first day of the period packed into one; sorted, each key once."""
+class Run:
+    """Sums by period, who, stratum and label, in that order, each combination once."""
 
-    key: Ints
+    start: Ints
+    """First days of periods."""
+    who: Ints
+    stratum: Ints
+    label: Ints
     columns: Floats
     """Sums x rows. Of measures: judgments, their products with both curves of experience, with the squares and the
     product of those, the sum, its products with both curves, and the sum of squares. Of labels that were given: their
     number and its products with both curves."""
 
-    def unpacked(self) -> tuple[Ints, Ints, Ints, Ints]:
-        """Who, first day, stratum and label of each row."""
-        return (
-            self.key >> WHO_SHIFT,
-            self.key & _DAY,
-            (self.key >> 29) & ((1 << 15) - 1),
-            (self.key >> 15) & ((1 << 14) - 1),
+    def before(self, day: int, who: Ints) -> Run:
+        """What lies before a day, with other codes, which are in the same order."""
+        rows = slice(int(np.searchsorted(self.start, day)))
+        mine = self.who[rows]
+        same = len(who) == 0 or int(who[-1]) == len(who) - 1
+        return Run(
+            self.start[rows],
+            mine if same else who[mine],
+            self.stratum[rows],
+            self.label[rows],
+            self.columns[:, rows],
         )
 
-    def and_later(self, later: Sums) -> Sums:
-        """Together with later periods."""
-        key = np.concatenate([self.key, later.key])
-        order = np.argsort(key, kind="stable")  # two sorted runs, which this sort merges
-        return Sums(key[order], np.concatenate([self.columns, later.columns], axis=1)[:, order])
+    @classmethod
+    def of(cls, start: Ints, who: Ints, stratum: Ints, label: Ints, starts: Ints, columns: Floats) -> Run:
+        """Add up what is in the same period, of which ``starts`` are the first days."""
+        period = np.searchsorted(starts, start, side="right") - 1
+        dims = tuple(int(code.max(initial=0)) + 1 for code in (who, stratum, label))
+        flat = ((period * dims[0] + who) * dims[1] + stratum) * dims[2] + label
+        size = len(starts) * dims[0] * dims[1] * dims[2]
+        if size <= _DENSE * len(flat):
+            there = np.flatnonzero(np.bincount(flat, minlength=size))
+            sums = np.stack([summed(flat, column, size)[there] for column in columns])
+        else:
+            order = np.argsort(flat, kind="stable")
+            ordered = flat[order]
+            first = np.flatnonzero(np.diff(ordered, prepend=-1))
+            there = ordered[first]
+            sums = np.stack([np.add.reduceat(column[order], first) for column in columns])
+        rest, label = np.divmod(there, dims[2])
+        rest, stratum = np.divmod(rest, dims[1])
+        period, who = np.divmod(rest, dims[0])
+        return cls(starts[period], who, stratum, label, sums)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Two runs, so that what comes new is not sorted into all that was there."""
+
+    old: Run
+    new: Run
+
+    @property
+    def runs(self) -> tuple[Run, Run]:
+        """Both."""
+        return self.old, self.new
+
+    def then(self, day: int, who: Ints, later: Run, starts: Ints) -> Sums:
+        """What lies before a day, with other codes, and what came later."""
+        old, new = (run.before(day, who) for run in self.runs)
+        recent = _joined(new, later, starts)
+        if _FEW * len(recent.who) <= len(old.who):
+            return Sums(old, recent)
+        whole = _joined(old, recent, starts)
+        return Sums(whole, whole.before(0, who))
+
+
+def _joined(one: Run, other: Run, starts: Ints) -> Run:
+    start, who, stratum, label = (
+        np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("start", "who", "stratum", "label")
+    )
+    return Run.of(start, who, stratum, label, starts, np.concatenate([one.columns, other.columns], axis=1))
 
 
 @dataclass(frozen=True)
@@ -68,6 +121,8 @@ class Periods:
     """By measure; ``said`` is what was said."""
     seen: Mapping[str, Flags]
     """By measure, the days with judgments (units x calendar x labels looked at, and last any)."""
+    frames: dict[tuple[str, int, int], tuple[list[Floats], list[Floats]]] = field(default_factory=dict, repr=False)
+    """Sums by segment and by stratum that looks for several measures have in common, by measure and parts."""
 
     @classmethod
     def of(cls, panel: Panel, plan: Plan, names: Iterable[str]) -> Periods:
@@ -83,13 +138,16 @@ class Periods:
         sums, seen = {}, {}
         for name in names:
             known = past if past.has(name) else Past()
-            cells = panel.said if name == "said" else panel.measured[name]
-            recent = _later(cells, panel, known.day)
+            pile = panel.said if name == "said" else panel.measured[name]
+            recent = _later(pile, panel, known.day)
             if name in ("said", "agreement"):
                 kept = (recent.key >> 14) & ((1 << 15) - 1) >= 2
                 recent = recent if kept.all() else Cells(recent.key[kept], recent.sums[kept])
             later = _summed(recent, plan, curves)
-            sums[name] = later if known.periods is None else known.sums(name, plan).and_later(later)
+            if known.periods is None:
+                sums[name] = Sums(later, later.before(0, known.who))
+            else:
+                sums[name] = known.periods.sums[name].then(known.day, known.who, later, plan.starts)
             if name != "said":
                 seen[name] = _seen(recent, panel, plan)
                 known.fill(seen[name], plan.unit_of, name)
@@ -137,28 +195,12 @@ class Past:
         days = int(np.searchsorted(plan.days, self.day))
         values[codes[self.who], :days] = before[theirs, :days]
 
-    def sums(self, name: str, plan: Plan) -> Sums:
-        """The earlier periods, each of which is now one of the plan's or a part of one."""
-        if self.periods is None:
-            raise KeyError(name)
-        old = self.periods.sums[name]
-        start = old.key & _DAY
-        kept = np.flatnonzero(start < self.day)
-        key, start, columns = old.key[kept], start[kept], old.columns[:, kept]
-        who = key >> WHO_SHIFT
-        now = plan.starts[np.searchsorted(plan.starts, start, side="right") - 1]
-        key = key + (now - start) + ((self.who[who] - who) << WHO_SHIFT)
-        first = np.flatnonzero(np.diff(key, prepend=-1))
-        if len(first) < len(key):
-            key, columns = key[first], np.add.reduceat(columns, first, axis=1)
-        return Sums(key, columns)
+
+def _later(pile: Pile, panel: Panel, day: int) -> Cells:
+    return pile.of_whom(np.arange(len(panel.who)), day) if day else pile.whole
 
 
-def _later(cells: Cells, panel: Panel, day: int) -> Cells:
-    return cells.of_whom(np.arange(len(panel.who)), day) if day else cells
-
-
-def _summed(cells: Cells, plan: Plan, curves: Floats) -> Sums:
+def _summed(cells: Cells, plan: Plan, curves: Floats) -> Run:
     who, day, stratum, label = cells.unpacked()
     place = plan.annotator_of[who] * len(plan.days) + np.searchsorted(plan.days, day)
     slow, fast = (np.take(curve.ravel(), place) for curve in curves)
@@ -168,23 +210,7 @@ def _summed(cells: Cells, plan: Plan, curves: Floats) -> Sums:
         total, squares = cells.sums[:, 1], cells.sums[:, 2]
         columns += [columns[1] * slow, columns[1] * fast, columns[2] * fast]
         columns += [total, total * slow, total * fast, squares]
-    period = np.searchsorted(plan.starts, day, side="right") - 1
-    dims = int(stratum.max(initial=0)) + 1, int(label.max(initial=0)) + 1, len(plan.starts)
-    flat = ((who * dims[0] + stratum) * dims[1] + label) * dims[2] + period
-    size = (int(who.max(initial=-1)) + 1) * dims[0] * dims[1] * dims[2]
-    if size <= _DENSE * len(flat):
-        flat_there = np.flatnonzero(np.bincount(flat, minlength=size))
-        kept = np.stack([summed(flat, column, size)[flat_there] for column in columns])
-    else:
-        order = np.argsort(flat, kind="stable")
-        ordered = flat[order]
-        first = np.flatnonzero(np.diff(ordered, prepend=-1))
-        flat_there = ordered[first]
-        kept = np.stack([np.add.reduceat(column[order], first) for column in columns])
-    rest, period = np.divmod(flat_there, dims[2])
-    rest, label = np.divmod(rest, dims[1])
-    who, stratum = np.divmod(rest, dims[0])
-    return Sums((who << WHO_SHIFT) | (stratum << 29) | (label << 15) | plan.starts[period], kept)
+    return Run.of(day, who, stratum, label, plan.starts, np.stack(columns))
 
 
 def _seen(cells: Cells, panel: Panel, plan: Plan) -> Flags:

@@ -56,16 +56,14 @@ class Plan:
         units = tuple(dict.fromkeys(names))
         place = {unit: number for number, unit in enumerate(units)}
         people = {who: number for number, who in enumerate(dict.fromkeys(one[0] for one in panel.who))}
-        _, _, _, label = panel.said.unpacked()
-        uses = np.bincount(label, weights=panel.said.sums[:, 0], minlength=len(panel.labels) + 1)[1:]
+        uses = panel.said.uses(len(panel.labels) + 1)[1:]
         often = np.argsort(-uses, kind="stable")[:MOST_LABELS]
-        _, day, _, _ = panel.measured["agreement"].unpacked()
         return cls(
             by,
             level,
             min_judgments,
             min_days,
-            np.flatnonzero(np.bincount(day)) if len(day) else np.zeros(0, dtype=np.int64),
+            panel.judged.days(),
             np.sort(often[uses[often] > 0]),
             units,
             np.array([place[name] for name in names], dtype=np.int64),

@@ -13,8 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from labelguard_analytics.changes.parts import Data, Rows
-from labelguard_analytics.changes.scores import Ints, slopes, summed
+from labelguard_analytics.changes.parts import Data, Rows, total
+from labelguard_analytics.changes.scores import Ints, slopes
 from labelguard_analytics.frames import Floats
 
 _CELLS = 4_000_000
@@ -58,40 +58,46 @@ class Batch:
     def __init__(self, data: Data, first: int, last: int) -> None:
         self.data, self.first, self.last = data, first, last
         self.parts, self.segments = last - first, len(data.plan.candidates) + 1
-        rows = _between(data.sizes, first, last)
-        self.copies = int(data.rank[rows.who].max(initial=0)) + 1
+        rows = [_between(some, first, last, len(data.units)) for some in data.sizes]
+        self.copies = 1 + max(int(data.rank[some.who].max(initial=0)) for some in rows)
         self.strata = self.copies * data.strata
-        self.shares = data.said is not None
-        stratum = (rows.part - first) * self.strata + data.rank[rows.who] * data.strata + rows.stratum
-        cell = stratum + ((rows.part - first) * (self.segments - 1) + rows.at) * self.strata
+        self.shares = bool(data.said)
+        strata, cells = [self._stratum(some) for some in rows], [self._cell(some) for some in rows]
         shape = self.parts, self.segments, self.strata
-        size = shape[0] * shape[1] * shape[2]
-        self.n, *moved = (summed(cell, column, size).reshape(shape) for column in rows.sums[:3])
+
+        def by_segment(column: int) -> Floats:
+            size = shape[0] * shape[1] * shape[2]
+            return total(cells, (some.sums[column] for some in rows), size).reshape(shape)
+
+        def by_stratum(column: int) -> Floats:
+            return total(strata, (some.sums[column] for some in rows), shape[0] * shape[2]).reshape(shape[0], -1)
+
+        key = "agreement" if self.shares else data.measure.name, first, last
+        if key not in data.periods.frames:
+            found = [by_segment(column) for column in range(3)], [by_stratum(column) for column in range(3, 6)]
+            data.periods.frames[key] = found
+        (self.n, *moved), raw = data.periods.frames[key]
         self.sizes = self.n.sum(axis=1)
         means = [one.sum(axis=1) / np.maximum(self.sizes, 1.0) for one in moved]
         self.moved = [one - self.n * mean[:, None, :] for one, mean in zip(moved, means, strict=True)]
-        raw, sums = (
-            np.stack([summed(stratum, one, self.parts * self.strata).reshape(self.parts, -1) for one in columns], 1)
-            for columns in (rows.sums[3:6], rows.sums[6:])
-        )
         a, b = means
-        self.moments = raw - self.sizes[:, None] * np.stack([a * a, a * b, b * b], axis=1)
+        self.moments = np.stack(raw, axis=1) - self.sizes[:, None] * np.stack([a * a, a * b, b * b], axis=1)
         weight, upper, mean, scatter = (
             np.tile(array if self.shares else array[:, :1], (self.copies, 1))
             for array in (data.weight, data.upper, data.pool.mean, data.pool.variance)
         )
         sizes = self.sizes[:, :, None]
         if self.shares:
-            total, products, found = self._said()
+            sums, products, found = self._said()
             squares: Floats = np.zeros((1, 1, 1))
         else:
-            total, *products, squares = (sums[:, column, :, None] for column in range(4))
-            found = self._fold(summed(cell, rows.sums[6], size).reshape(shape) * weight[:, 0])
-        pace = data.pace(total, sizes, mean, upper)
+            sums, *products, squares = (by_stratum(column)[:, :, None] for column in range(6, 10))
+            found = self._fold(by_segment(6) * weight[:, 0])
+        pace = data.pace(sums, sizes, mean, upper)
         self.weight = weight
-        self.inner = np.asarray(weight**2 * data.variance(total, squares, sizes, mean, scatter))
+        self.inner = np.asarray(weight**2 * data.variance(sums, squares, sizes, mean, scatter))
         self.groups = self._groups(weight, upper, pace)
-        level = total / np.maximum(sizes, 1.0)
+        level = sums / np.maximum(sizes, 1.0)
         rest = found - self._over(self.n, weight * level, alone=not self.shares)
         centred = [
             product - sizes * mean[:, :, None] * level for product, mean in zip(products, means, strict=True)
@@ -108,22 +114,33 @@ class Batch:
         self.rest = rest
         if self.shares:
             self.judged = np.repeat(self.n.sum(axis=2)[:, :, None], data.series, axis=2)
-            self.uses = total.sum(axis=1) + self._fold(self.sizes)
+            self.uses = sums.sum(axis=1) + self._fold(self.sizes)
         else:
             self.judged = self._fold(self.n)
             self.uses = self.judged.sum(axis=1)
 
+    def _stratum(self, rows: Rows) -> Ints:
+        place = self.data.rank[rows.who] * self.data.strata + rows.stratum
+        return np.asarray((rows.part - self.first) * self.strata + place)
+
+    def _cell(self, rows: Rows) -> Ints:
+        return self._stratum(rows) + ((rows.part - self.first) * (self.segments - 1) + rows.at) * self.strata
+
     def _said(self) -> tuple[Floats, list[Floats], Floats]:
         """Sums by stratum and series, their products with the curves, and weighted sums by segment."""
-        said, width = _between(self.data.said, self.first, self.last), self.data.series
-        part = said.part - self.first
+        said = [_between(some, self.first, self.last, len(self.data.units)) for some in self.data.said]
+        width = self.data.series
         shape = self.parts, self.strata, width
-        key = (part * self.strata + self.data.rank[said.who] * self.data.strata + said.stratum) * width + said.label
-        total, *products = (summed(key, one, shape[0] * shape[1] * shape[2]).reshape(shape) for one in said.sums)
-        weighted = said.sums[0] * np.take(self.data.weight.ravel(), said.stratum * width + said.label)
-        key = (part * self.segments + said.at) * width + said.label
-        found = summed(key, weighted, self.parts * self.segments * width).reshape(self.parts, self.segments, width)
-        return total, products, found
+        keys = [self._stratum(some) * width + some.label for some in said]
+        sums, *products = (
+            total(keys, (some.sums[column] for some in said), shape[0] * shape[1] * shape[2]).reshape(shape)
+            for column in range(3)
+        )
+        weight = self.data.weight.ravel()
+        weighted = (some.sums[0] * np.take(weight, some.stratum * width + some.label) for some in said)
+        keys = [((some.part - self.first) * self.segments + some.at) * width + some.label for some in said]
+        found = total(keys, weighted, self.parts * self.segments * width).reshape(self.parts, self.segments, width)
+        return sums, products, found
 
     def _groups(self, weight: Floats, upper: Floats, pace: Floats) -> list[Group]:
         found = []
@@ -142,7 +159,7 @@ class Batch:
     def _fold(self, values: Floats) -> Floats:
         """Sums over the strata of each label, and of all where they are looked at together (... x series)."""
         pairs = values[..., ::2] + values[..., 1::2]
-        sums = pairs.reshape(*pairs.shape[:-1], self.copies, -1).sum(axis=-2)
+        sums = pairs.reshape(*pairs.shape[:-1], self.copies, self.data.strata // 2).sum(axis=-2)
         if self.shares:
             return np.asarray(sums[..., : self.data.series])
         return np.concatenate([sums.sum(axis=-1, keepdims=True), sums[..., : self.data.series - 1]], axis=-1)
@@ -163,7 +180,7 @@ class Batch:
         """Weighted sums over strata."""
         if not self.shares:
             return self._fold(values * self.weight[:, 0])
-        together = values.reshape(*values.shape[:-1], self.copies, -1).sum(axis=-2)
+        together = values.reshape(*values.shape[:-1], self.copies, self.data.strata).sum(axis=-2)
         return np.asarray(together @ self.data.weight)
 
     @cached_property
@@ -220,7 +237,8 @@ def batches(data: Data) -> list[Batch]:
     size = copies * data.strata * max(data.series, len(data.plan.candidates) + 1)
     step = max(1, _CELLS // size)
     present = np.zeros(len(data.units) + 1, dtype=bool)
-    present[data.sizes.part] = True
+    for rows in data.sizes:
+        present[rows.part] = True
     edges = np.flatnonzero(np.diff(present, prepend=False))  # runs of parts that have judgments
     return [
         Batch(data, first, min(first + step, int(end)))
@@ -229,9 +247,11 @@ def batches(data: Data) -> list[Batch]:
     ]
 
 
-def _between(rows: Rows, first: int, last: int) -> Rows:
-    start, end = np.searchsorted(rows.part, [first, last])
-    return rows.some(slice(int(start), int(end)))
+def _between(rows: Rows, first: int, last: int, parts: int) -> Rows:
+    """The rows of some of the parts."""
+    if first == 0 and last == parts:
+        return rows
+    return rows.some(np.flatnonzero((rows.part >= first) & (rows.part < last)))
 
 
 def _after(values: Floats) -> Floats:
