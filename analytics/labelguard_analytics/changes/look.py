@@ -151,21 +151,34 @@ def look(
         sight.share = few * _share(sight.shock[0], noise.sum(axis=0))
     score, info, model = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     judged, uses = np.zeros((units, len(plan.candidates) + 1, data.series)), np.zeros((units, data.series))
+    alike = np.bincount(data.units, minlength=units) > 1
+    several = bool(alike.any())
     for batch in every:
         unit = data.units[batch.first : batch.last]
         found = batch.scores(_shocks(sight, batch.first, batch.last))
-        for total, part in ((score, found.score), (info, found.info), (model, found.model), (judged, batch.judged)):
-            np.add.at(total, unit, part)
-        np.add.at(uses, unit, batch.uses)
+        for total, part in (
+            (score, found.score),
+            (info, found.info),
+            (model, found.model),
+            (judged, batch.judged),
+            (uses, batch.uses),
+        ):
+            if several:
+                np.add.at(total, unit, part)
+            else:
+                total[unit] = part
     days = _days(data)
     sight.possible, least, fewest = _possible(plan, judged, days)
     _say_too_little(sight, least[:, :, 0], fewest[:, :, 0])
     sight.possible &= ((info > 1e-6) & (model > 0)) & (uses >= _LEAST_USES)[:, None, :]
     t = np.where(sight.possible, np.abs(score) / np.sqrt(np.where(sight.possible, model, 1.0)), 0.0)
-    alike = np.bincount(data.units, minlength=units) > 1
     df = np.maximum(np.where(alike, len(plan.days), days.sum(axis=1)[:, -1]) / 2, 2.0)
     some = sight.possible.any(axis=1)
-    sight.bound = np.where(some, combined(two_sided(t, df[:, None, None]), sight.possible, axis=1), np.nan)
+    # No combination is below the smallest of its p-values, which is nearly always enough.
+    sight.bound = np.where(some, two_sided(t.max(axis=1, initial=0.0), df[:, None]), np.nan)
+    unit, series = np.nonzero(sight.bound <= plan.level)
+    each = two_sided(t[unit, :, series], df[unit, None])
+    sight.bound[unit, series] = combined(each, sight.possible[unit, :, series], axis=1)
     sight.strongest = np.argmax(t, axis=1) if len(plan.candidates) else np.zeros(some.shape, dtype=np.int64)
     return sight
 

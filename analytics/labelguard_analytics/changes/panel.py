@@ -401,8 +401,9 @@ def _who(coded: Coded) -> tuple[Ints, tuple[Who, ...]]:
         )
     rest, cohort = np.divmod(used, len(parts[1][1]))
     annotator, source = np.divmod(rest, len(parts[0][1]))
+    annotators = coded.annotators.tolist()
     names = tuple(
-        (_plain(coded.annotators[a]), parts[0][1][s], parts[1][1][c])
+        (_plain(annotators[a]), parts[0][1][s], parts[1][1][c])
         for a, s, c in zip(annotator.tolist(), source.tolist(), cohort.tolist(), strict=True)
     )
     place = np.cumsum(present) - 1

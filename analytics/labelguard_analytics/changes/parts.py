@@ -99,8 +99,8 @@ class Data:
     """The annotator of each part."""
     rank: Ints
     """Of each combination of annotator, source and cohort: its number within its part; each has strata of its own."""
-    whom: list[Ints]
-    """The combinations of each part."""
+    part_of: Ints
+    """Of each combination: its part."""
     frames: dict[int, Frame] = field(default_factory=dict)
     """What was worked out by :meth:`frame_of`."""
     given: dict[int, Rows] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Data:
             codes // people,
             codes % people,
             rank,
-            [np.flatnonzero(part_of == number) for number in range(len(codes))],
+            part_of,
         )
 
     @property
@@ -204,7 +204,7 @@ class Data:
 
     def _days(self, pile: Pile, number: int, *, without_consensus: bool) -> Rows:
         """The rows of a part by day."""
-        cells = pile.of_whom(self.whom[number])
+        cells = pile.of_whom(np.flatnonzero(self.part_of == number))
         who, day, stratum, label = cells.unpacked()
         place = np.searchsorted(self.plan.days, day)
         rows = Rows(

@@ -79,7 +79,7 @@ class Batch:
         (self.n, *moved), raw = data.periods.frames[key]
         self.sizes = self.n.sum(axis=1)
         means = [one.sum(axis=1) / np.maximum(self.sizes, 1.0) for one in moved]
-        self.moved = [one - self.n * mean[:, None, :] for one, mean in zip(moved, means, strict=True)]
+        self.moved = np.stack([one - self.n * mean[:, None, :] for one, mean in zip(moved, means, strict=True)], 1)
         a, b = means
         self.moments = np.stack(raw, axis=1) - self.sizes[:, None] * np.stack([a * a, a * b, b * b], axis=1)
         weight, upper, mean, scatter = (
@@ -106,7 +106,7 @@ class Batch:
         for group in self.groups:
             moment = self._over(self.moments, group.learnt, alone=group.alone).transpose(1, 0, 2)
             judged = self._over(self.sizes[:, None], group.weight, alone=group.alone)[:, 0]
-            lean = [self._over(one, group.paced, alone=group.alone) for one in self.moved]
+            lean = self._moved_over(group.paced, alone=group.alone)
             slope = slopes(moment, judged, *(self._across(one, group) for one in centred))
             for one, part in zip(slope, lean, strict=True):
                 rest -= part * one[:, None, :]
@@ -170,6 +170,11 @@ class Batch:
             return np.asarray(values @ factor)
         return self._fold(values * (factor[:, 0] if factor.ndim == 2 else factor[:, None, :, 0]))
 
+    def _moved_over(self, factor: Floats, *, alone: bool) -> Floats:
+        """The same of both curves (2 x parts x segments x series)."""
+        both = self._over(self.moved.reshape(self.parts, -1, self.strata), factor, alone=alone)
+        return both.reshape(self.parts, 2, self.segments, -1).transpose(1, 0, 2, 3)
+
     def _across(self, values: Floats, group: Group) -> Floats:
         """Sums over the strata of a group of what is known for every series (parts x series)."""
         if not group.alone:
@@ -222,7 +227,7 @@ class Batch:
             one, two = slopes(moment, judged, *found)
             info = info - one * found[0] - two * found[1]
             a, b, c = self._over(self.moments, group.twice, alone=group.alone).transpose(1, 0, 2)[:, :, None, :]
-            scaled = [_after(self._over(moved, group.scaled, alone=group.alone)) for moved in self.moved]
+            scaled = [_after(one) for one in self._moved_over(group.scaled, alone=group.alone)]
             model = model - 2 * (one * scaled[0] + two * scaled[1])
             model = model + one**2 * a + 2 * one * two * b + two**2 * c
             if shock is not None:

@@ -34,12 +34,12 @@ def sweep(
     min_days: int,
 ) -> Changes:
     """Look at a panel, as :func:`labelguard_analytics.detect_changes` describes."""
-    plan = Plan.of(panel, frozenset(by), level, min_judgments, min_days)
+    allowed = level if nights is None else nights.allowed
+    plan = Plan.of(panel, frozenset(by), allowed, min_judgments, min_days)
     looked_for = measures_of(panel, plan, measures)
     periods = Periods.of(panel, plan, sums_of(looked_for))
     panel.memory[plan.by] = periods, DAYS
     sights = [look(panel, plan, measure, periods) for measure in looked_for]
-    allowed = level if nights is None else nights.allowed
     known = frozenset(() if nights is None else nights.named)
     grouped, quiet, families = look_closely(plan, sights, allowed, known)
     suspects = discover(grouped, families, allowed)
