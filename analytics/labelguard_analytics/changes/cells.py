@@ -89,7 +89,7 @@ class Cells:
 
     @cached_property
     def _uses(self) -> Floats:
-        return np.bincount(self.key & ((1 << 14) - 1), weights=self.sums[:, 0])
+        return np.asarray(np.bincount(self.key & ((1 << 14) - 1), weights=self.sums[:, 0]), dtype=np.float64)
 
     def uses(self, labels: int) -> Floats:
         """Judgments with each label, of which there are so many."""

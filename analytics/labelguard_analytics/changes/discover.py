@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labelguard_analytics.changes.cells import Ints
 from labelguard_analytics.changes.look import Sight
 from labelguard_analytics.changes.plan import Plan
 from labelguard_analytics.fdr import fdr
+from labelguard_analytics.frames import Floats
 
 Family = tuple[Hashable, ...]
 """What is discovered or not: an annotator; without annotators in ``by``, a unit and label."""

@@ -253,7 +253,9 @@ def _by_segment(panel: Panel, plan: Plan, sums: Sums, part_of: Ints) -> tuple[Ro
     strata = strata_of(plan, panel)
     return tuple(
         _labelled(
-            Rows(run.who, part_of[run.who], segment[run.start], strata[run.stratum], run.label, run.columns), panel, plan
+            Rows(run.who, part_of[run.who], segment[run.start], strata[run.stratum], run.label, run.columns),
+            panel,
+            plan,
         )
         for run in sums.runs
     )

@@ -203,7 +203,10 @@ class Changes:
         """Every series tested, discoveries first, then by p-value."""
         levels = {one.annotator: one.q for one in self.near} if "annotator" in self.by else {}
         rest = [change for quiet in self.quiet for change in quiet.changes()]
-        return (*self.near, *(replace(one, q=levels[one.annotator]) if one.annotator in levels else one for one in rest))
+        return (
+            *self.near,
+            *(replace(one, q=levels[one.annotator]) if one.annotator in levels else one for one in rest),
+        )
 
     @property
     def changes(self) -> tuple[Change, ...]:

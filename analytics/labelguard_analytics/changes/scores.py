@@ -197,7 +197,9 @@ def profile(
     """
     bears = np.flatnonzero(weight > 0)
     if len(bears) < len(weight):
-        return profile(work.of(bears), y[:, bears], weight[bears], upper[bears], pace[bears], variance[bears], places, shock)
+        return profile(
+            work.of(bears), y[:, bears], weight[bears], upper[bears], pace[bears], variance[bears], places, shock
+        )
     n, curves, means = work.n, work.curves, work.means
     level = y.sum(axis=0) / work.sizes
     values = curves @ y - work.sizes * level * means

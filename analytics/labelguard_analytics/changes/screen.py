@@ -99,9 +99,7 @@ class Batch:
         self.groups = self._groups(weight, upper, pace)
         level = sums / np.maximum(sizes, 1.0)
         rest = found - self._over(self.n, weight * level, alone=not self.shares)
-        centred = [
-            product - sizes * mean[:, :, None] * level for product, mean in zip(products, means, strict=True)
-        ]
+        centred = [product - sizes * mean[:, :, None] * level for product, mean in zip(products, means, strict=True)]
         self.learning = []
         for group in self.groups:
             moment = self._over(self.moments, group.learnt, alone=group.alone).transpose(1, 0, 2)
