@@ -74,8 +74,10 @@ class Batch:
 
         key = "agreement" if self.shares else data.measure.name, first, last
         if key not in data.periods.frames:
-            found = [by_segment(column) for column in range(3)], [by_stratum(column) for column in range(3, 6)]
-            data.periods.frames[key] = found
+            data.periods.frames[key] = (
+                [by_segment(column) for column in range(3)],
+                [by_stratum(column) for column in range(3, 6)],
+            )
         (self.n, *moved), raw = data.periods.frames[key]
         self.sizes = self.n.sum(axis=1)
         means = [one.sum(axis=1) / np.maximum(self.sizes, 1.0) for one in moved]
@@ -138,7 +140,7 @@ class Batch:
         weighted = (some.sums[0] * np.take(weight, some.stratum * width + some.label) for some in said)
         keys = [((some.part - self.first) * self.segments + some.at) * width + some.label for some in said]
         found = total(keys, weighted, self.parts * self.segments * width).reshape(self.parts, self.segments, width)
-        return sums, products, found
+        return np.asarray(sums), list[Floats](products), np.asarray(found)
 
     def _groups(self, weight: Floats, upper: Floats, pace: Floats) -> list[Group]:
         found = []
