@@ -38,13 +38,13 @@ from scipy import stats
 
 from labelguard_analytics.changes.consensus import Votes, of_others
 from labelguard_analytics.changes.discover import hierarchical
-from labelguard_analytics.changes.look import Sight, look
+from labelguard_analytics.changes.look import Sight, look, sums_of
 from labelguard_analytics.changes.measures import MEASURES
 from labelguard_analytics.changes.panel import Panel
-from labelguard_analytics.changes.parts import Data, Pool
+from labelguard_analytics.changes.parts import Data, Pool, total
+from labelguard_analytics.changes.periods import Periods
 from labelguard_analytics.changes.plan import Plan
 from labelguard_analytics.changes.points import locate
-from labelguard_analytics.changes.scores import summed
 from labelguard_analytics.frames import Floats
 
 _Ints = npt.NDArray[np.int64]
@@ -189,11 +189,14 @@ def _look(
     panel: Panel, plan: Plan, margin: float, *, first: Panel | None = None, suspects: frozenset[int] = frozenset()
 ) -> dict[int, _Looked]:
     """Every annotator's shifts; with ``first``, those of the suspects alone, compared with all others in it."""
-    everybody = Data.of(panel if first is None else first, plan, MEASURES["share"])
+    share, names = MEASURES["share"], sums_of([MEASURES["share"]])
+    periods = Periods.of(panel, plan, names)
+    whole = panel if first is None else first
+    everybody = Data.of(whole, plan, share, periods if first is None else Periods.of(first, plan, names))
     peers = _peers(everybody, [plan.units[unit][0] in suspects for unit in everybody.units.tolist()])
     pool = None if first is None else everybody.pool
-    sight = look(panel, plan, MEASURES["share"], pool=pool, alone=first is not None)
-    names = [str(label) for label in panel.labels[plan.labels]]
+    sight = look(panel, plan, share, periods, pool=pool, alone=first is not None)
+    labels = [str(label) for label in panel.labels[plan.labels]]
     found: dict[int, _Looked] = {}
     for unit, (annotator, _, _) in enumerate(plan.units):
         if first is not None and annotator not in suspects:
@@ -204,10 +207,10 @@ def _look(
             continue
         work = sight.data.frame_of(numbers[0]).work
         told = np.flatnonzero(~np.isnan(sight.bound[unit])).tolist()
-        shifts = [_change(sight, annotator, names[series], unit, series) for series in told]
+        shifts = [_change(sight, annotator, labels[series], unit, series) for series in told]
         judgments = round(float(work.n.sum()))
         if judgments >= plan.min_judgments and len(work.day) >= plan.min_days:
-            shifts += _levels(sight.data, annotator, names, numbers[0], peers, margin, own=first is None)
+            shifts += _levels(sight.data, annotator, labels, numbers[0], peers, margin, own=first is None)
         shifts.sort(key=lambda s: (s.p, s.label, s.kind))
         found[annotator] = _Looked(tuple(shifts), judgments, "" if shifts else _too_little(plan, sight, unit))
     return found
@@ -254,12 +257,10 @@ def _change(sight: Sight, annotator: int, label: str, unit: int, series: int) ->
 def _peers(data: Data, left_out: Sequence[bool]) -> Pool:
     """Uses of each label, and judgments, by stratum, of those who are not left out."""
     out = np.asarray(left_out, dtype=bool)
-    sizes = data.sizes.some(np.flatnonzero(~out[data.sizes.part]))
-    judgments = summed(sizes.stratum, sizes.sums[:, 0], data.strata)
-    if data.said is None:
-        raise ValueError("Levels are of label shares.")
-    said = data.said.some(np.flatnonzero(~out[data.said.part]))
-    uses = summed(said.stratum * data.series + said.label, said.sums[:, 0], data.strata * data.series)
+    sizes, said = ([rows.some(np.flatnonzero(~out[rows.part])) for rows in some] for some in (data.sizes, data.said))
+    judgments = total([rows.stratum for rows in sizes], (rows.sums[0] for rows in sizes), data.strata)
+    keys = [rows.stratum * data.series + rows.label for rows in said]
+    uses = total(keys, (rows.sums[0] for rows in said), data.strata * data.series)
     return Pool(uses.reshape(data.strata, -1), judgments[:, None])
 
 

@@ -2,6 +2,7 @@
 
 - :mod:`~labelguard_analytics.changes.panel`: judgments as additive sums by annotator, day and stratum;
 - :mod:`~labelguard_analytics.changes.consensus`: what the others said, which everybody is compared with;
+- :mod:`~labelguard_analytics.changes.periods`: sums by period, brought up to date from night to night;
 - :mod:`~labelguard_analytics.changes.measures`: what is looked at;
 - :mod:`~labelguard_analytics.changes.scores`: the score of a change, with levels and learning taken out, and its test;
 - :mod:`~labelguard_analytics.changes.plan` and :mod:`~labelguard_analytics.changes.parts`: who is examined, and how

@@ -13,6 +13,7 @@ from labelguard_analytics.changes.cells import Ints
 from labelguard_analytics.changes.measures import MEASURES, Measure
 from labelguard_analytics.changes.panel import Panel
 from labelguard_analytics.changes.parts import Data, Pool
+from labelguard_analytics.changes.periods import Periods
 from labelguard_analytics.changes.plan import Plan
 from labelguard_analytics.changes.scores import Profile, Tests, profile, significance
 from labelguard_analytics.changes.screen import batches
@@ -114,19 +115,28 @@ def measures_of(panel: Panel, plan: Plan, wanted: Sequence[str]) -> list[Measure
     ]
 
 
-def look(panel: Panel, plan: Plan, measure: Measure, *, pool: Pool | None = None, alone: bool = False) -> Sight:
+def sums_of(measures: Sequence[Measure]) -> list[str]:
+    """The sums by period that looks for these measures read."""
+    by_consensus = ["agreement", "said"] if any(measure.name == "share" for measure in measures) else []
+    return list(dict.fromkeys([*by_consensus, *(measure.name for measure in measures if measure.name != "share")]))
+
+
+def look(
+    panel: Panel, plan: Plan, measure: Measure, periods: Periods, *, pool: Pool | None = None, alone: bool = False
+) -> Sight:
     """Examine every unit of a panel for one measure.
 
     Args:
         panel: what is looked at.
         plan: how.
         measure: what for.
+        periods: the panel's sums by period.
         pool: what an earlier look saw everybody do.
         alone: do not compare with what happened to everybody.
     """
-    data = Data.of(panel, plan, measure, pool)
+    data = Data.of(panel, plan, measure, periods, pool)
     sight = Sight(measure, plan, data)
-    every = batches(data, plan.segment_of)
+    every = batches(data)
     units = len(plan.units)
     shape = units, len(plan.candidates), data.series
     if every and "annotator" in plan.by and not alone:
@@ -141,43 +151,50 @@ def look(panel: Panel, plan: Plan, measure: Measure, *, pool: Pool | None = None
         sight.share = few * _share(sight.shock[0], noise.sum(axis=0))
     score, info, model = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     judged, uses = np.zeros((units, len(plan.candidates) + 1, data.series)), np.zeros((units, data.series))
+    alike = np.bincount(data.units, minlength=units) > 1
+    several = bool(alike.any())
     for batch in every:
         unit = data.units[batch.first : batch.last]
         found = batch.scores(_shocks(sight, batch.first, batch.last))
-        for total, part in ((score, found.score), (info, found.info), (model, found.model), (judged, batch.judged)):
-            np.add.at(total, unit, part)
-        np.add.at(uses, unit, batch.uses)
+        for total, part in (
+            (score, found.score),
+            (info, found.info),
+            (model, found.model),
+            (judged, batch.judged),
+            (uses, batch.uses),
+        ):
+            if several:
+                np.add.at(total, unit, part)
+            else:
+                total[unit] = part
     days = _days(data)
     sight.possible, least, fewest = _possible(plan, judged, days)
     _say_too_little(sight, least[:, :, 0], fewest[:, :, 0])
     sight.possible &= ((info > 1e-6) & (model > 0)) & (uses >= _LEAST_USES)[:, None, :]
     t = np.where(sight.possible, np.abs(score) / np.sqrt(np.where(sight.possible, model, 1.0)), 0.0)
-    alike = np.bincount(data.units, minlength=units) > 1
     df = np.maximum(np.where(alike, len(plan.days), days.sum(axis=1)[:, -1]) / 2, 2.0)
     some = sight.possible.any(axis=1)
-    sight.bound = np.where(some, combined(two_sided(t, df[:, None, None]), sight.possible, axis=1), np.nan)
+    # No combination is below the smallest of its p-values, which is nearly always enough.
+    sight.bound = np.where(some, two_sided(t.max(axis=1, initial=0.0), df[:, None]), np.nan)
+    unit, series = np.nonzero(sight.bound <= plan.level)
+    each = two_sided(t[unit, :, series], df[unit, None])
+    sight.bound[unit, series] = combined(each, sight.possible[unit, :, series], axis=1)
     sight.strongest = np.argmax(t, axis=1) if len(plan.candidates) else np.zeros(some.shape, dtype=np.int64)
     return sight
 
 
 def _days(data: Data) -> Floats:
     """Days with judgments (units x segments x series); the last series of all counts any judgment."""
-    plan, rows = data.plan, data.sizes
-    units, width = len(plan.units), data.series + 1
-    seen = np.zeros((units, len(plan.days), width), dtype=bool)
-    unit = data.units[rows.part]
-    seen[unit, rows.day, -1] = True
-    if data.said is None:
-        label = rows.stratum // 2
-        kept = np.flatnonzero(label < data.series - 1)
-        seen[unit[kept], rows.day[kept], label[kept] + 1] = True
-        seen[:, :, 0] = seen[:, :, -1]
-    else:
-        seen[:, :, :-1] = seen[:, :, -1:]
-    starts = np.concatenate([[0], plan.candidates])
+    plan, starts = data.plan, np.concatenate([[0], data.plan.candidates])
+    seen = data.periods.seen["agreement" if data.said else data.measure.name]
+    if data.said:
+        seen = seen[:, :, -1:]
     if not len(plan.days):
-        return np.zeros((units, 1, width))
-    return np.add.reduceat(seen, starts, axis=1, dtype=np.float64)
+        return np.zeros((len(plan.units), 1, data.series + 1))
+    days = np.add.reduceat(seen.view(np.uint8), starts, axis=1, dtype=np.int32).astype(np.float64)
+    if data.said:
+        return np.repeat(days, data.series + 1, axis=2)
+    return np.concatenate([days[:, :, -1:], days[:, :, :-1], days[:, :, -1:]], axis=2)
 
 
 def _possible(plan: Plan, judged: Floats, days: Floats) -> tuple[Flags, Floats, Floats]:
@@ -192,7 +209,8 @@ def _possible(plan: Plan, judged: Floats, days: Floats) -> tuple[Flags, Floats, 
 def _say_too_little(sight: Sight, least: Floats, fewest: Floats) -> None:
     plan = sight.plan
     present = np.zeros(len(plan.units), dtype=bool)
-    present[sight.data.units[np.unique(sight.data.sizes.part)]] = True
+    for rows in sight.data.sizes:
+        present[sight.data.units[rows.part]] = True
     short: Flags = np.ones(len(plan.units), dtype=bool)
     if least.shape[1]:
         filled = np.minimum(least / plan.min_judgments, fewest / plan.min_days)

@@ -37,7 +37,7 @@ class Nights:
     sweeps: int = 0
     """Sweeps made so far."""
     named: tuple[Key, ...] = ()
-    """Who was named, and is not named again until :meth:`reopened`."""
+    """Who was named, and is neither looked at closely nor named again until :meth:`reopened`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:

@@ -7,8 +7,8 @@ a sum gives what a sweep over all judgments gives. So a nightly sweep reads agai
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from labelguard_analytics.changes.cells import DAYS, LABELS, WHO, WHO_SHIFT, Cells, Ints, stratum_of
+from labelguard_analytics.changes.cells import DAYS, LABELS, WHO, Cells, Ints, Pile, stratum_of
 from labelguard_analytics.changes.consensus import Votes, of_others
 from labelguard_analytics.changes.measures import EXTRA, MEASURES
 from labelguard_analytics.frames import BadJudgments, Coded, Floats, encode, kind_of, read
@@ -87,12 +87,14 @@ class Panel:
     """Every combination of annotator, source and cohort, sorted."""
     columns: frozenset[str]
     """The optional columns that the judgments have."""
-    said: Cells
+    said: Pile
     """How often which label was given: by who, day, stratum and label."""
-    measured: Mapping[str, Cells]
+    measured: Mapping[str, Pile]
     """For each measure but shares: judgments, sum and sum of squares, by who, day and stratum. The stratum is that
     of the consensus of others, for accuracy that of the known answer. ``agreement`` has all judgments."""
     blocks: tuple[Block, ...]
+    memory: dict[frozenset[str], tuple[Any, int]] = field(default_factory=dict, repr=False, compare=False)
+    """What the last sweep summed by period, and the first day since 1970 with judgments that came or went since."""
 
     @classmethod
     def of(cls, judgments: pd.DataFrame | Coded) -> Panel:
@@ -113,19 +115,24 @@ class Panel:
         consensus, agreed = of_others(votes)
         stratum = stratum_of(consensus, agreed)
         block = Block(coded.tasks, votes, who, day)
-        measured = {"agreement": _agreement(block, consensus, stratum)}
+        measured = {"agreement": Pile.of(_agreement(block, consensus, stratum))}
         for name, measure in MEASURES.items():
             if measure.column and measure.column in coded.frame.columns:
                 value, strata = _values(coded, name, votes, stratum)
                 some = ~np.isnan(value)
-                measured[name] = _sums(who[some], day[some], strata[some], value[some])
+                measured[name] = Pile.of(_sums(who[some], day[some], strata[some], value[some]))
         columns = frozenset(str(column) for column in coded.frame.columns) - {"task", "annotator", "value", "at"}
-        return cls(coded.categories, names, columns, _said(block, stratum), measured, (block,))
+        return cls(coded.categories, names, columns, Pile.of(_said(block, stratum)), measured, (block,))
+
+    @property
+    def judged(self) -> Pile:
+        """All judgments."""
+        return self.measured["agreement"]
 
     @property
     def n_judgments(self) -> int:
         """The number of judgments."""
-        return round(float(self.measured["agreement"].sums[:, 0].sum()))
+        return round(self.judged.number())
 
     @property
     def n_tasks(self) -> int:
@@ -160,13 +167,16 @@ class Panel:
             if kept.any():
                 blocks.append(mine if kept.all() else mine.of_tasks(kept))
         found = one._joined(two, -1.0, tuple(blocks))
-        if any(float(cells.sums[:, 0].min(initial=0.0)) < 0 for cells in (found.said, *found.measured.values())):
+        if any(float(pile.base.sums[:, 0].min(initial=0.0)) < 0 for pile in (found.said, *found.measured.values())):
             raise ValueError("This panel cannot be taken away: its tasks were judged differently in the other.")
         return found
 
     def _joined(self, other: Panel, sign: float, blocks: tuple[Block, ...]) -> Panel:
         names = sorted({*self.measured, *other.measured}, key=list(MEASURES).index)
-        nothing = Cells.empty(3)
+        nothing = Pile.of(Cells.empty(3))
+        mine, theirs = (int(panel.judged.days().min(initial=DAYS)) for panel in (self, other))
+        remembered = {by: (past, min(day, mine)) for by, (past, day) in other.memory.items()} if sign > 0 else {}
+        remembered |= {by: (past, min(day, theirs)) for by, (past, day) in self.memory.items()}
         return replace(
             self,
             columns=self.columns | other.columns,
@@ -175,6 +185,7 @@ class Panel:
                 name: self.measured.get(name, nothing).plus(other.measured.get(name, nothing), sign) for name in names
             },
             blocks=blocks,
+            memory=remembered,
         )
 
     def _aligned(self, other: Panel) -> tuple[Panel, Panel]:
@@ -196,38 +207,45 @@ class Panel:
             labels=labels,
             who=who,
             said=self.said.renumbered(new_who, new_label),
-            measured={name: cells.renumbered(new_who, new_label) for name, cells in self.measured.items()},
+            measured={name: pile.renumbered(new_who, new_label) for name, pile in self.measured.items()},
             blocks=tuple(block.renumbered(new_who, new_label, len(labels)) for block in self.blocks),
         )
 
-    def without(self, suspects: Iterable[Any]) -> Panel:
-        """The suspects' sums of agreement and of what they said, where the consensus leaves out the other suspects.
+    def without(self, suspects: Collection[Any], others: Iterable[Any] = ()) -> Panel:
+        """The suspects' sums of agreement and of what they said, where the consensus leaves out all other suspects.
 
-        Everybody is compared with the others, so only tasks that two suspects judged are worked out again. Nobody
-        else's sums, and no votes, are in what is given.
+        Everybody is compared with the others, so only tasks that a suspect shares with another one are worked out
+        again. Nobody else's sums, and no votes, are in what is given.
+
+        Args:
+            suspects: whose sums are wanted.
+            others: who is left out of the consensus as well.
         """
-        named = set(suspects)
-        suspected = np.array([one[0] in named for one in self.who], dtype=bool)
-        said, agreement = (_of(cells, suspected) for cells in (self.said, self.measured["agreement"]))
+        named, doubted = set(suspects), {*suspects, *others}
+        suspected, out = (np.array([one[0] in some for one in self.who], dtype=bool) for some in (named, doubted))
+        theirs = np.flatnonzero(suspected)
+        said, agreement = self.said.of_whom(theirs), self.judged.of_whom(theirs)
         for block in self.blocks:
-            shared = np.bincount(block.votes.task[suspected[block.who]], minlength=len(block.tasks)) > 1
+            shared = np.bincount(block.votes.task[out[block.who]], minlength=len(block.tasks)) > 1
+            shared &= np.bincount(block.votes.task[suspected[block.who]], minlength=len(block.tasks)) > 0
             if not shared.any():
                 continue
             part = block.of_tasks(shared)
             again = suspected[part.who]
-            for sign, trusted in ((-1.0, None), (1.0, ~again)):
+            for sign, trusted in ((-1.0, None), (1.0, ~out[part.who])):
                 consensus, agreed = of_others(part.votes, trusted)
                 stratum = stratum_of(consensus, agreed)
                 said = said.plus(_said(part, stratum, again), sign)
                 agreement = agreement.plus(_agreement(part, consensus, stratum, again), sign)
-        return replace(self, said=said, measured={"agreement": agreement}, blocks=())
+        return replace(self, said=Pile.of(said), measured={"agreement": Pile.of(agreement)}, blocks=(), memory={})
 
     # Storage
 
     def to_bytes(self) -> bytes:
         """Everything as an Arrow stream, compressed."""
         arrays: dict[str, npt.NDArray[Any]] = {}
-        for name, cells in (("said", self.said), *self.measured.items()):
+        for name, pile in (("said", self.said), *self.measured.items()):
+            cells = pile.whole
             arrays[f"{name}_key"] = cells.key
             for column in range(cells.sums.shape[1]):
                 arrays[f"{name}_{column}"] = cells.sums[:, column]
@@ -277,9 +295,9 @@ class Panel:
         def array(name: str) -> npt.NDArray[Any]:
             return np.asarray(table.column(name).combine_chunks().values.to_numpy(zero_copy_only=False))
 
-        def cells(name: str, sums: int) -> Cells:
+        def pile(name: str, sums: int) -> Pile:
             columns = [array(f"{name}_{column}") for column in range(sums)]
-            return Cells(array(f"{name}_key"), np.stack(columns, axis=1).astype(np.float64))
+            return Pile.of(Cells(array(f"{name}_key"), np.stack(columns, axis=1).astype(np.float64)))
 
         def index(name: str) -> pd.Index[Any]:
             values: list[Any] = table.column(name)[0].as_py()
@@ -300,8 +318,8 @@ class Panel:
             labels,
             tuple(who),
             frozenset(about["columns"]),
-            cells("said", 1),
-            {name: cells(name, 3) for name in about["measured"]},
+            pile("said", 1),
+            {name: pile(name, 3) for name in about["measured"]},
             tuple(blocks),
         )
 
@@ -383,8 +401,9 @@ def _who(coded: Coded) -> tuple[Ints, tuple[Who, ...]]:
         )
     rest, cohort = np.divmod(used, len(parts[1][1]))
     annotator, source = np.divmod(rest, len(parts[0][1]))
+    annotators = coded.annotators.tolist()
     names = tuple(
-        (_plain(coded.annotators[a]), parts[0][1][s], parts[1][1][c])
+        (_plain(annotators[a]), parts[0][1][s], parts[1][1][c])
         for a, s, c in zip(annotator.tolist(), source.tolist(), cohort.tolist(), strict=True)
     )
     place = np.cumsum(present) - 1
@@ -462,12 +481,6 @@ def _agreement(block: Block, consensus: Ints, stratum: Ints, some: npt.NDArray[n
         np.maximum.at(held, votes.row, (votes.label == consensus[votes.row]).astype(np.float64))
     rows = np.arange(len(held)) if some is None else np.flatnonzero(some)
     return _sums(block.who[rows], block.day[rows], stratum[rows], held[rows])
-
-
-def _of(cells: Cells, who: npt.NDArray[np.bool_]) -> Cells:
-    """The rows of some."""
-    kept = who[cells.key >> WHO_SHIFT]
-    return Cells(cells.key[kept], cells.sums[kept])
 
 
 def _union(one: pd.Index[Any], other: pd.Index[Any]) -> pd.Index[Any]:

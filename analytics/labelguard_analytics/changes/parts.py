@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from labelguard_analytics.changes.cells import Cells, Ints
+from labelguard_analytics.changes.cells import Ints, Pile
 from labelguard_analytics.changes.measures import Measure
 from labelguard_analytics.changes.panel import Panel
+from labelguard_analytics.changes.periods import Periods, Sums, strata_of
 from labelguard_analytics.changes.plan import Plan
-from labelguard_analytics.changes.scores import Work, experience, summed
+from labelguard_analytics.changes.scores import Work, summed
 from labelguard_analytics.frames import Floats
 
 _PRIOR = 5.0
@@ -36,17 +38,18 @@ class Rows:
 
     who: Ints
     part: Ints
-    day: Ints
-    """Places in the calendar."""
+    at: Ints
+    """Places in the calendar, or segments of it."""
     stratum: Ints
     label: Ints
     """Places in ``Plan.labels``; 0 where there is none."""
     sums: Floats
+    """Sums x rows."""
 
     def some(self, kept: Ints | slice) -> Rows:
         """Some of the rows."""
         return Rows(
-            self.who[kept], self.part[kept], self.day[kept], self.stratum[kept], self.label[kept], self.sums[kept]
+            self.who[kept], self.part[kept], self.at[kept], self.stratum[kept], self.label[kept], self.sums[:, kept]
         )
 
 
@@ -81,12 +84,14 @@ class Frame:
 class Data:
     """Everything about one measure."""
 
+    panel: Panel
+    periods: Periods
     plan: Plan
     measure: Measure
-    sizes: Rows
-    """Judgments; and for all but shares, sums and sums of squares."""
-    said: Rows | None
-    """For shares: how often which label was given."""
+    sizes: tuple[Rows, ...]
+    """Judgments by segment, with all the sums of ``Periods``."""
+    said: tuple[Rows, ...]
+    """For shares: how often which label was given, by segment."""
     pool: Pool
     units: Ints
     """The unit of each part."""
@@ -94,23 +99,17 @@ class Data:
     """The annotator of each part."""
     rank: Ints
     """Of each combination of annotator, source and cohort: its number within its part; each has strata of its own."""
-    made: Floats
-    """Judgments of any kind (annotators x calendar)."""
+    part_of: Ints
+    """Of each combination: its part."""
     frames: dict[int, Frame] = field(default_factory=dict)
     """What was worked out by :meth:`frame_of`."""
+    given: dict[int, Rows] = field(default_factory=dict)
+    """What was said, by part and day, where it was needed."""
 
     @classmethod
-    def of(cls, panel: Panel, plan: Plan, measure: Measure, pool: Pool | None = None) -> Data:
+    def of(cls, panel: Panel, plan: Plan, measure: Measure, periods: Periods, pool: Pool | None = None) -> Data:
         """A measure of a panel, weighted as ``pool`` says, where it is given."""
-        cells = panel.measured["agreement" if measure.name == "share" else measure.name]
-        sizes = _rows(panel, plan, cells, without_consensus=measure.name not in ("agreement", "share"))
-        said = _rows(panel, plan, panel.said, without_consensus=False) if measure.name == "share" else None
-        if said is not None:
-            place = np.full(len(panel.labels) + 1, -1, dtype=np.int64)
-            place[plan.labels + 1] = np.arange(len(plan.labels))
-            said = replace(said, label=place[said.label])
-            if (said.label < 0).any():
-                said = said.some(np.flatnonzero(said.label >= 0))
+        name = "agreement" if measure.name == "share" else measure.name
         people = int(plan.annotator_of.max(initial=0)) + 1
         part_of = plan.unit_of * people + plan.annotator_of
         codes, place = np.unique(part_of, return_inverse=True)
@@ -119,25 +118,27 @@ class Data:
         first = np.searchsorted(part_of[order], np.arange(len(codes)))
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order)) - first[part_of[order]]
-        made = _rows(panel, plan, panel.measured["agreement"], without_consensus=True)
-        key = plan.annotator_of[made.who] * len(plan.days) + made.day
+        sizes = _by_segment(panel, plan, periods.sums[name], part_of)
+        said = _by_segment(panel, plan, periods.sums["said"], part_of) if measure.name == "share" else ()
         return cls(
+            panel,
+            periods,
             plan,
             measure,
-            _by_part(sizes, part_of),
-            None if said is None else _by_part(said, part_of),
+            sizes,
+            said,
             _pool(plan, sizes, said) if pool is None else pool,
             codes // people,
             codes % people,
             rank,
-            summed(key, made.sums[:, 0], people * len(plan.days)).reshape(people, -1),
+            part_of,
         )
 
     @property
     def series(self) -> int:
         """How many series there are: every label; or all labels together, and then every label."""
         labels = len(self.plan.labels)
-        return labels if self.said is not None else 1 + labels * ("label" in self.plan.by)
+        return labels if self.said else 1 + labels * ("label" in self.plan.by)
 
     @property
     def strata(self) -> int:
@@ -147,7 +148,7 @@ class Data:
     @cached_property
     def belongs(self) -> Floats:
         """Which strata bear on which series (strata x series)."""
-        if self.said is not None:
+        if self.said:
             return np.ones((self.strata, self.series))
         label = np.arange(self.strata) // 2
         whole = np.ones((self.strata, 1))
@@ -162,22 +163,16 @@ class Data:
     def upper(self) -> Floats:
         """Strata with a learning curve of their own: those of the label, or where the others agree."""
         place = np.arange(self.strata)
-        if self.said is not None:
+        if self.said:
             return np.asarray(place[:, None] // 2 == np.arange(self.series), dtype=np.float64)
         return np.repeat((place % 2)[:, None], self.series, axis=1).astype(np.float64)
-
-    @cached_property
-    def curves(self) -> Floats:
-        """Experience (2 x annotators x calendar)."""
-        before = np.cumsum(self.made, axis=1) - self.made
-        return experience(before, np.maximum(self.made, 1.0))
 
     def pace(self, sums: Floats, sizes: Floats, mean: Floats, upper: Floats) -> Floats:
         """How strongly learning shows in a stratum: errors shrink in proportion, so it is the share of errors."""
         if not self.measure.binary:
             return np.ones(np.broadcast_shapes(sums.shape, upper.shape))
         level = (sums + _PRIOR * mean) / (sizes + _PRIOR)
-        if self.said is not None:
+        if self.said:
             level = np.where(upper > 0, 1 - level, level)
         elif self.measure.up == "improvement":
             level = 1 - level
@@ -194,34 +189,49 @@ class Data:
     def frame_of(self, number: int) -> Frame:
         """The days and strata of a part, worked out once."""
         if number not in self.frames:
-            rows = self.sizes.some(_slice(self.sizes, number))
+            name = "agreement" if self.said else self.measure.name
+            rows = self._days(self.panel.measured[name], number, without_consensus=name != "agreement")
             wide = self.rank[rows.who] * self.strata + rows.stratum
             strata, stratum = _places(wide, int(wide.max(initial=0)) + 1)
-            days, day = _places(rows.day, len(self.plan.days))
+            days, day = _places(rows.at, len(self.plan.days))
             shape = int(days.max(initial=-1)) + 1, int(strata.max(initial=-1)) + 1
             cell = day * shape[1] + stratum
-            n = summed(cell, rows.sums[:, 0], shape[0] * shape[1]).reshape(shape)
+            n = summed(cell, rows.sums[0], shape[0] * shape[1]).reshape(shape)
             on = np.flatnonzero(days >= 0)
-            work = Work(on, n, self.curves[:, self.annotators[number], on])
+            work = Work(on, n, self.periods.curves[:, self.annotators[number], on])
             self.frames[number] = Frame(work, days, strata, cell, rows)
         return self.frames[number]
+
+    def _days(self, pile: Pile, number: int, *, without_consensus: bool) -> Rows:
+        """The rows of a part by day."""
+        cells = pile.of_whom(np.flatnonzero(self.part_of == number))
+        who, day, stratum, label = cells.unpacked()
+        place = np.searchsorted(self.plan.days, day)
+        rows = Rows(
+            who, np.full(len(who), number), place, strata_of(self.plan, self.panel)[stratum], label, cells.sums.T
+        )
+        if not without_consensus:
+            rows = rows.some(np.flatnonzero(stratum >= 2))
+        return _labelled(rows, self.panel, self.plan)
 
     def part(self, number: int, series: int) -> Part:
         """One series of one part in full."""
         frame = self.frame_of(number)
         work, shape = frame.work, frame.work.n.shape
         squares: Floats = np.zeros(shape[1])
-        if self.said is None:
-            y = summed(frame.cell, frame.rows.sums[:, 1], shape[0] * shape[1]).reshape(shape)
-            squares = summed(frame.cell % shape[1], frame.rows.sums[:, 2], shape[1])
+        if not self.said:
+            y = summed(frame.cell, frame.rows.sums[1], shape[0] * shape[1]).reshape(shape)
+            squares = summed(frame.cell % shape[1], frame.rows.sums[2], shape[1])
         else:
-            given = self.said.some(_slice(self.said, number))
+            if number not in self.given:
+                self.given[number] = self._days(self.panel.said, number, without_consensus=False)
+            given = self.given[number]
             given = given.some(np.flatnonzero(given.label == series))
             place = frame.strata[self.rank[given.who] * self.strata + given.stratum]
-            key = frame.days[given.day] * shape[1] + place
-            y = summed(key, given.sums[:, 0], shape[0] * shape[1]).reshape(shape)
+            key = frame.days[given.at] * shape[1] + place
+            y = summed(key, given.sums[0], shape[0] * shape[1]).reshape(shape)
         base = np.flatnonzero(frame.strata >= 0) % self.strata
-        column = series if self.said is not None else 0
+        column = series if self.said else 0
         mean, scatter = self.pool.mean[base, column], self.pool.variance[base, column]
         variance = self.variance(y.sum(axis=0), squares, work.sizes, mean, scatter)
         upper = self.upper[base, series]
@@ -237,45 +247,48 @@ def _places(codes: Ints, size: int) -> tuple[Ints, Ints]:
     return places, places[codes]
 
 
-def _slice(rows: Rows, part: int) -> slice:
-    first, last = np.searchsorted(rows.part, [part, part + 1])
-    return slice(int(first), int(last))
+def _by_segment(panel: Panel, plan: Plan, sums: Sums, part_of: Ints) -> tuple[Rows, ...]:
+    starts = np.minimum(np.searchsorted(plan.days, np.arange(int(plan.starts[-1]) + 1)), max(len(plan.days) - 1, 0))
+    segment = plan.segment_of[starts]
+    strata = strata_of(plan, panel)
+    return tuple(
+        _labelled(
+            Rows(run.who, part_of[run.who], segment[run.start], strata[run.stratum], run.label, run.columns),
+            panel,
+            plan,
+        )
+        for run in sums.runs
+    )
 
 
-def _by_part(rows: Rows, part_of: Ints) -> Rows:
-    rows = replace(rows, part=part_of[rows.who])
-    if bool(np.all(rows.part[1:] >= rows.part[:-1])):
+def _labelled(rows: Rows, panel: Panel, plan: Plan) -> Rows:
+    """With labels as places in ``Plan.labels``, and without other labels."""
+    if not rows.label.any():
         return rows
-    return rows.some(np.argsort(rows.part, kind="stable"))
-
-
-def _strata(plan: Plan, panel: Panel, stratum: Ints) -> Ints:
-    """Strata with rare labels taken together: two for each label looked at, two for others, two without consensus."""
-    place = np.full(len(panel.labels) + 1, len(plan.labels), dtype=np.int64)
-    place[0] = len(plan.labels) + 1
+    place = np.full(len(panel.labels) + 1, -1, dtype=np.int64)
     place[plan.labels + 1] = np.arange(len(plan.labels))
-    every = np.repeat(2 * place, 2) + np.tile([0, 1], len(place))
-    return np.asarray(every[stratum])
+    rows = replace(rows, label=place[rows.label])
+    return rows if rows.label.min() >= 0 else rows.some(np.flatnonzero(rows.label >= 0))
 
 
-def _rows(panel: Panel, plan: Plan, cells: Cells, *, without_consensus: bool) -> Rows:
-    who, day, stratum, label = cells.unpacked()
-    sums = cells.sums
-    if not without_consensus and len(stratum) and int(stratum.min()) < 2:
-        some = np.flatnonzero(stratum >= 2)
-        who, day, stratum, label, sums = who[some], day[some], stratum[some], label[some], sums[some]
-    calendar = np.zeros((int(plan.days[-1]) if len(plan.days) else 0) + 1, dtype=np.int64)
-    calendar[plan.days] = np.arange(len(plan.days))
-    return Rows(who, who, calendar[day], _strata(plan, panel, stratum), label, sums)
+def total(keys: Sequence[Ints], values: Iterable[Floats], size: int) -> Floats:
+    """Sums of what has the same key, over several runs."""
+    found = np.zeros(size)
+    for key, some in zip(keys, values, strict=True):
+        if len(key):
+            found += summed(key, some, size)
+    return found
 
 
-def _pool(plan: Plan, sizes: Rows, said: Rows | None) -> Pool:
-    strata = 2 * len(plan.labels) + 4
-    some = np.maximum(summed(sizes.stratum, sizes.sums[:, 0], strata)[:, None], 1.0)
-    if said is None:
-        total, squares = (summed(sizes.stratum, sizes.sums[:, column], strata)[:, None] for column in (1, 2))
-        mean = total / some
-        return Pool(mean, np.maximum(squares / some - mean**2, 0.0))
-    key = said.stratum * len(plan.labels) + said.label
-    mean = summed(key, said.sums[:, 0], strata * len(plan.labels)).reshape(strata, -1) / some
+def _pool(plan: Plan, sizes: Sequence[Rows], said: Sequence[Rows]) -> Pool:
+    strata, labels = 2 * len(plan.labels) + 4, len(plan.labels)
+    keys = [rows.stratum for rows in sizes]
+    number, *sums = (total(keys, (rows.sums[column] for rows in sizes), strata)[:, None] for column in (0, 6, 9))
+    some = np.maximum(number, 1.0)
+    if not said:
+        mean = sums[0] / some
+        return Pool(mean, np.maximum(sums[1] / some - mean**2, 0.0))
+    keys = [rows.stratum * labels + rows.label for rows in said]
+    uses = total(keys, (rows.sums[0] for rows in said), strata * labels)
+    mean = uses.reshape(strata, -1) / some
     return Pool(mean, mean * (1 - mean))

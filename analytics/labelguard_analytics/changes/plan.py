@@ -14,8 +14,8 @@ from labelguard_analytics.changes.panel import Panel
 BY = ("annotator", "label", "source", "cohort")
 MOST_LABELS = 50
 """So many labels, the most used ones, are looked at; as a consensus, the others count as one."""
-_GROWTH = 1.4
-"""Possible changes lie so much further back from one to the next."""
+_COARSE = 0.4
+"""Possible changes lie at most this part of the way back apart from each other."""
 
 Unit = tuple[Any, Any, Any]
 """Annotator, source and cohort; None where they are taken together."""
@@ -56,16 +56,14 @@ class Plan:
         units = tuple(dict.fromkeys(names))
         place = {unit: number for number, unit in enumerate(units)}
         people = {who: number for number, who in enumerate(dict.fromkeys(one[0] for one in panel.who))}
-        _, _, _, label = panel.said.unpacked()
-        uses = np.bincount(label, weights=panel.said.sums[:, 0], minlength=len(panel.labels) + 1)[1:]
+        uses = panel.said.uses(len(panel.labels) + 1)[1:]
         often = np.argsort(-uses, kind="stable")[:MOST_LABELS]
-        _, day, _, _ = panel.measured["agreement"].unpacked()
         return cls(
             by,
             level,
             min_judgments,
             min_days,
-            np.flatnonzero(np.bincount(day)) if len(day) else np.zeros(0, dtype=np.int64),
+            panel.judged.days(),
             np.sort(often[uses[often] > 0]),
             units,
             np.array([place[name] for name in names], dtype=np.int64),
@@ -74,16 +72,25 @@ class Plan:
         )
 
     @cached_property
-    def candidates(self) -> Ints:
-        """Possible changes, as places in the calendar: close together lately, further apart long ago."""
+    def starts(self) -> Ints:
+        """The first days of the periods, in days since 1970: close together lately, further apart long ago.
+
+        Days are multiples of powers of two, and which power depends on how long ago they are. So from one night to
+        the next a period stays as it is or becomes one with its neighbour, and what was summed by period still counts.
+        """
         if self.only_change is not None:
-            place = int(np.searchsorted(self.days, self.only_change))
-            return np.array([place] if 0 < place < len(self.days) else [], dtype=np.int64)
-        back, found = float(self.min_days), []
-        while round(back) <= len(self.days) - self.min_days:
-            found.append(len(self.days) - round(back))
-            back = max(back * _GROWTH, back + 1)
-        return np.array(sorted(set(found)), dtype=np.int64)
+            return np.array([0, self.only_change])
+        first, last = (int(self.days[0]), int(self.days[-1])) if len(self.days) else (0, 0)
+        day = np.arange(first, last + 1)
+        size = 2 ** np.floor(np.log2(np.maximum(_COARSE * (last + 1 - day), 1.0))).astype(np.int64)
+        return np.concatenate([[0], day[day % size == 0]])
+
+    @cached_property
+    def candidates(self) -> Ints:
+        """Possible changes, as places in the calendar: the first days of periods with enough days on both sides."""
+        places = np.unique(np.searchsorted(self.days, self.starts))
+        least = 1 if self.only_change is not None else self.min_days
+        return places[(places >= least) & (places <= len(self.days) - least)]
 
     @cached_property
     def segment_of(self) -> Ints:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from labelguard_analytics.changes.measures import MEASURES, Direction
@@ -56,7 +59,8 @@ class Change:
     high: float = math.nan
     """Upper end of it."""
     p: float = 1.0
-    """Of this series over all possible days; 1 where a bound was enough to see that nothing can be found."""
+    """Of this series over all possible days; 1 where a bound was enough to see that nothing can be found, with
+    ``nights`` at tonight's part of the level."""
     q: float = 1.0
     """The false discovery rate at which the annotator would be just named."""
     discovered: bool = False
@@ -151,12 +155,35 @@ class TooLittle:
         return self.reason
 
 
+@dataclass(frozen=True, eq=False)
+class Quietly:
+    """Series of a measure of which a bound was enough to see that nothing can be found."""
+
+    measure: str
+    units: tuple[tuple[Any, Any, Any], ...]
+    """Annotator, source and cohort of each unit."""
+    labels: tuple[Any, ...]
+    """The label of each series."""
+    unit: npt.NDArray[np.int64]
+    series: npt.NDArray[np.int64]
+
+    def changes(self) -> list[Change]:
+        """One for each."""
+        found = []
+        for unit, series in zip(self.unit.tolist(), self.series.tolist(), strict=True):
+            annotator, source, cohort = self.units[unit]
+            found.append(Change(annotator, self.labels[series], source, cohort, self.measure))
+        return found
+
+
 @dataclass(frozen=True)
 class Changes:
     """Everything that a sweep looked at; what it found comes first."""
 
-    looked: tuple[Change, ...]
-    """Every series tested, discoveries first, then by p-value."""
+    near: tuple[Change, ...]
+    """What was looked at closely, discoveries first, then by p-value."""
+    quiet: tuple[Quietly, ...] = field(repr=False)
+    """All others, in short."""
     too_little: tuple[TooLittle, ...]
     """Whom and what there is too little data for."""
     not_looked: Mapping[str, str]
@@ -171,10 +198,20 @@ class Changes:
     nights: Nights | None = None
     """What to give to the next sweep; None where none was given to this one."""
 
+    @cached_property
+    def looked(self) -> tuple[Change, ...]:
+        """Every series tested, discoveries first, then by p-value."""
+        levels = {one.annotator: one.q for one in self.near} if "annotator" in self.by else {}
+        rest = [change for quiet in self.quiet for change in quiet.changes()]
+        return (
+            *self.near,
+            *(replace(one, q=levels[one.annotator]) if one.annotator in levels else one for one in rest),
+        )
+
     @property
     def changes(self) -> tuple[Change, ...]:
         """What was discovered, strongest first."""
-        return tuple(change for change in self.looked if change.discovered)
+        return tuple(change for change in self.near if change.discovered)
 
     @property
     def annotators(self) -> tuple[Any, ...]:

@@ -87,6 +87,10 @@ class Work:
     known: dict[bytes, tuple[Floats, list[Floats]]] = field(default_factory=dict, repr=False)
     """What :meth:`steps` worked out."""
 
+    def of(self, strata: Ints) -> Work:
+        """The same for some strata."""
+        return Work(self.day, self.n[:, strata], self.curves)
+
     @cached_property
     def sizes(self) -> Floats:
         """Judgments of each stratum."""
@@ -191,46 +195,54 @@ def profile(
         places: where the changes begin.
         shock: what happened to everybody else on each day, per weighted judgment; taken away.
     """
+    bears = np.flatnonzero(weight > 0)
+    if len(bears) < len(weight):
+        return profile(
+            work.of(bears), y[:, bears], weight[bears], upper[bears], pace[bears], variance[bears], places, shock
+        )
     n, curves, means = work.n, work.curves, work.means
-    groups = weight * (1 - upper), weight * upper
     level = y.sum(axis=0) / work.sizes
     values = curves @ y - work.sizes * level * means
     share, steps = work.steps(places)
     after = (np.arange(len(n))[:, None] >= places[None, :]).astype(np.float64)
     residual = y - n * level
-    score = np.zeros_like(after)
-    step, info, model = score.copy(), score.copy(), np.zeros(len(places))
-    for mask in groups:
-        moment = np.sum(work.moments * (mask * pace**2), axis=1)
-        slope = slopes(moment, work.sizes @ mask, *(values @ (mask * pace)))
-        belongs = (mask > 0) * pace
-        residual -= (curves.T @ slope)[:, None] * (n * belongs) - n * (belongs * (slope @ means))
-    for mask in groups:
-        if not mask.any():
+    fixed = share.copy()  # with what is learnt, what levels and learning explain of the step (changes x strata)
+    spread = weight**2 * variance
+    model = (work.sizes * share * (1 - share)) @ spread
+    learnt = []
+    for group in (np.flatnonzero(upper <= 0), np.flatnonzero(upper > 0)):
+        if not len(group):
             continue
-        moment = np.sum(work.moments * (mask * pace**2), axis=1)
-        kappa = slopes(moment, work.sizes @ mask, steps[0] @ (mask * pace), steps[1] @ (mask * pace))
-        # What is left of the step: after - learnt * pace - fixed.
-        learnt = curves.T @ kappa  # days x changes
-        fixed = share - (kappa.T @ means) * pace  # changes x strata
-        score += after * (residual @ mask)[:, None] - learnt * (residual @ (mask * pace))[:, None]
-        score -= residual @ (mask * fixed).T
-        step += after * (n @ mask)[:, None] - learnt * (n @ (mask * pace))[:, None] - n @ (mask * fixed).T
-        info += _squares(n, mask, pace, after, learnt, fixed)
-        model += _squares(n, mask * weight * variance, pace, after, learnt, fixed).sum(axis=0)
-    lying = residual @ weight
+        near, paced = pace[group], weight[group] * pace[group]
+        moments = work.moments[:, group]
+        moment, judged = moments @ (paced * near), float(work.sizes[group] @ weight[group])
+        slope = slopes(moment, judged, *(values[:, group] @ paced))
+        residual[:, group] -= n[:, group] * near * ((curves.T @ slope)[:, None] - slope @ means[:, group])
+        products = [step[:, group] for step in steps]
+        kappa = slopes(moment, judged, *(product @ paced for product in products))
+        fixed[:, group] -= (kappa.T @ means[:, group]) * near
+        one, two = kappa
+        scaled = spread[group] * near
+        a, b, c = moments @ (scaled * near)
+        model += one**2 * a + 2 * one * two * b + two**2 * c
+        model -= 2 * (one * (products[0] @ scaled) + two * (products[1] @ scaled))
+        learnt.append((group, paced, curves.T @ kappa))
+    score = after * (residual @ weight)[:, None] - residual @ (weight * fixed).T
+    lying = n @ (weight * fixed).T
+    step = after * (n @ weight)[:, None] - lying
+    info = after * ((n @ weight)[:, None] - 2 * lying) + n @ (weight * fixed**2).T
+    for group, paced, curve in learnt:
+        some = n[:, group]
+        plain = some @ paced
+        score -= curve * (residual[:, group] @ paced)[:, None]
+        step -= curve * plain[:, None]
+        info += curve**2 * (some @ (paced * pace[group]))[:, None]
+        info -= 2 * curve * (after * plain[:, None] - some @ (paced * fixed[:, group]).T)
+    rest = residual @ weight
     if shock is not None:
         score -= step * shock[:, None]
-        lying = lying - (n @ weight) * shock
-    return Profile(score, step, info, model, lying, n @ (weight**2 * variance))
-
-
-def _squares(n: Floats, mask: Floats, pace: Floats, after: Floats, learnt: Floats, fixed: Floats) -> Floats:
-    """Sums over strata of ``n * mask * (after - learnt * pace - fixed) ** 2`` (days x changes)."""
-    plain, paced, twice = (n @ (mask * pace**power) for power in (0, 1, 2))
-    found = after * plain[:, None] + learnt**2 * twice[:, None] - 2 * after * learnt * paced[:, None]
-    found += 2 * (learnt * (n @ (mask * pace * fixed).T) - after * (n @ (mask * fixed).T))
-    return np.asarray(found + n @ (mask * fixed**2).T)
+        rest = rest - (n @ weight) * shock
+    return Profile(score, step, info, model, rest, n @ spread)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from labelguard_analytics.changes.parts import Data, Rows
-from labelguard_analytics.changes.scores import Ints, slopes, summed
+from labelguard_analytics.changes.parts import Data, Rows, total
+from labelguard_analytics.changes.scores import Ints, slopes
 from labelguard_analytics.frames import Floats
 
 _CELLS = 4_000_000
@@ -30,133 +30,184 @@ class Scores:
     model: Floats
 
 
-class Batch:
-    """Some parts together; arrays are parts x segments x strata, or x series."""
+@dataclass(frozen=True)
+class Group:
+    """Strata with a learning curve of their own, for every series."""
 
-    def __init__(self, data: Data, first: int, last: int, segment_of: Ints) -> None:
+    weight: Floats
+    """Strata x series; or strata x 1 where a stratum bears on its own label (and on all labels together) alone."""
+    paced: Floats
+    """The same times how strongly learning shows (parts x strata x ...)."""
+    learnt: Floats
+    """Times that again."""
+    scaled: Floats
+    """Squared weight times variance and how strongly learning shows."""
+    twice: Floats
+    """Times that again."""
+    alone: bool
+    """Whether strata bear on their own label alone."""
+
+
+class Batch:
+    """Some parts together; arrays are parts x segments x strata, or x series.
+
+    Shares have a weight for each stratum and label. For other measures a stratum bears on its label and on all labels
+    together, so their sums over strata need no matrices.
+    """
+
+    def __init__(self, data: Data, first: int, last: int) -> None:
         self.data, self.first, self.last = data, first, last
-        self.parts, self.segments = last - first, int(segment_of.max(initial=0)) + 1
-        self.sizes_rows = _between(data.sizes, first, last)
-        rank = data.rank[self.sizes_rows.who]
-        self.copies = int(rank.max(initial=0)) + 1
+        self.parts, self.segments = last - first, len(data.plan.candidates) + 1
+        rows = [_between(some, first, last, len(data.units)) for some in data.sizes]
+        self.copies = 1 + max(int(data.rank[some.who].max(initial=0)) for some in rows)
         self.strata = self.copies * data.strata
-        self.segment_of = segment_of
-        self.weight, self.upper = (np.tile(array, (self.copies, 1)) for array in (data.weight, data.upper))
-        cell, curve = self._cells(self.sizes_rows)
-        count = self.sizes_rows.sums[:, 0]
-        self.n = self._by_segment(cell, count)
-        self.moved = [self._by_segment(cell, count * one) for one in curve]
-        stratum = self._stratum(self.sizes_rows)
+        self.shares = bool(data.said)
+        strata, cells = [self._stratum(some) for some in rows], [self._cell(some) for some in rows]
+        shape = self.parts, self.segments, self.strata
+
+        def by_segment(column: int) -> Floats:
+            size = shape[0] * shape[1] * shape[2]
+            return total(cells, (some.sums[column] for some in rows), size).reshape(shape)
+
+        def by_stratum(column: int) -> Floats:
+            return total(strata, (some.sums[column] for some in rows), shape[0] * shape[2]).reshape(shape[0], -1)
+
+        key = "agreement" if self.shares else data.measure.name, first, last
+        if key not in data.periods.frames:
+            data.periods.frames[key] = (
+                [by_segment(column) for column in range(3)],
+                [by_stratum(column) for column in range(3, 6)],
+            )
+        (self.n, *moved), raw = data.periods.frames[key]
         self.sizes = self.n.sum(axis=1)
-        some = np.maximum(self.sizes, 1.0)
-        self.means = [moved.sum(axis=1) / some for moved in self.moved]
-        a, b = self.means
-        products = curve[0] ** 2, curve[0] * curve[1], curve[1] ** 2
-        raw = [self._by_stratum(stratum, count * product) for product in products]
-        self.moments = np.stack(raw) - self.sizes * np.stack([a * a, a * b, b * b])
+        means = [one.sum(axis=1) / np.maximum(self.sizes, 1.0) for one in moved]
+        self.moved = np.stack([one - self.n * mean[:, None, :] for one, mean in zip(moved, means, strict=True)], 1)
+        a, b = means
+        self.moments = np.stack(raw, axis=1) - self.sizes[:, None] * np.stack([a * a, a * b, b * b], axis=1)
+        weight, upper, mean, scatter = (
+            np.tile(array if self.shares else array[:, :1], (self.copies, 1))
+            for array in (data.weight, data.upper, data.pool.mean, data.pool.variance)
+        )
+        sizes = self.sizes[:, :, None]
+        if self.shares:
+            sums, products, found = self._said()
+            squares: Floats = np.zeros((1, 1, 1))
+        else:
+            sums, *products, squares = (by_stratum(column)[:, :, None] for column in range(6, 10))
+            found = self._fold(by_segment(6) * weight[:, 0])
+        pace = data.pace(sums, sizes, mean, upper)
+        self.weight = weight
+        self.inner = np.asarray(weight**2 * data.variance(sums, squares, sizes, mean, scatter))
+        self.groups = self._groups(weight, upper, pace)
+        level = sums / np.maximum(sizes, 1.0)
+        rest = found - self._over(self.n, weight * level, alone=not self.shares)
+        centred = [product - sizes * mean[:, :, None] * level for product, mean in zip(products, means, strict=True)]
+        self.learning = []
+        for group in self.groups:
+            moment = self._over(self.moments, group.learnt, alone=group.alone).transpose(1, 0, 2)
+            judged = self._over(self.sizes[:, None], group.weight, alone=group.alone)[:, 0]
+            lean = self._moved_over(group.paced, alone=group.alone)
+            slope = slopes(moment, judged, *(self._across(one, group) for one in centred))
+            for one, part in zip(slope, lean, strict=True):
+                rest -= part * one[:, None, :]
+            self.learning.append((moment, judged, lean))
+        self.rest = rest
+        if self.shares:
+            self.judged = np.repeat(self.n.sum(axis=2)[:, :, None], data.series, axis=2)
+            self.uses = sums.sum(axis=1) + self._fold(self.sizes)
+        else:
+            self.judged = self._fold(self.n)
+            self.uses = self.judged.sum(axis=1)
 
     def _stratum(self, rows: Rows) -> Ints:
-        return (rows.part - self.first) * self.strata + self.data.rank[rows.who] * self.data.strata + rows.stratum
+        place = self.data.rank[rows.who] * self.data.strata + rows.stratum
+        return np.asarray((rows.part - self.first) * self.strata + place)
 
-    def _cells(self, rows: Rows) -> tuple[Ints, list[Floats]]:
-        part = rows.part - self.first
-        stratum = self.data.rank[rows.who] * self.data.strata + rows.stratum
-        cell = (part * self.segments + self.segment_of[rows.day]) * self.strata + stratum
-        place = self.data.annotators[rows.part] * self.data.curves.shape[2] + rows.day
-        return cell, [np.take(curve.ravel(), place) for curve in self.data.curves]
+    def _cell(self, rows: Rows) -> Ints:
+        return self._stratum(rows) + ((rows.part - self.first) * (self.segments - 1) + rows.at) * self.strata
 
-    def _by_segment(self, cell: Ints, values: Floats) -> Floats:
-        shape = self.parts, self.segments, self.strata
-        return summed(cell, values, shape[0] * shape[1] * shape[2]).reshape(shape)
-
-    def _by_stratum(self, stratum: Ints, values: Floats) -> Floats:
-        return summed(stratum, values, self.parts * self.strata).reshape(self.parts, self.strata)
-
-    @cached_property
-    def _sums(self) -> tuple[Floats, list[Floats], Floats, Floats]:
-        """Sums by stratum and series, their products with the curves, weighted sums by segment, and squares."""
-        rows = self.sizes_rows
-        if self.data.said is None:
-            cell, curve = self._cells(rows)
-            stratum, value = self._stratum(rows), rows.sums[:, 1]
-            sums = self._by_stratum(stratum, value)[:, :, None]
-            products = [self._by_stratum(stratum, value * one)[:, :, None] for one in curve]
-            squares = self._by_stratum(stratum, rows.sums[:, 2])[:, :, None]
-            return sums, products, self._by_segment(cell, value) @ self.weight, squares
-        said, width = _between(self.data.said, self.first, self.last), self.data.series
-        value = said.sums[:, 0]
-        place = self.data.annotators[said.part] * self.data.curves.shape[2] + said.day
+    def _said(self) -> tuple[Floats, list[Floats], Floats]:
+        """Sums by stratum and series, their products with the curves, and weighted sums by segment."""
+        said = [_between(some, self.first, self.last, len(self.data.units)) for some in self.data.said]
+        width = self.data.series
         shape = self.parts, self.strata, width
-        key = self._stratum(said) * width + said.label
-        size = shape[0] * shape[1] * shape[2]
-        sums = summed(key, value, size).reshape(shape)
-        products = [
-            summed(key, value * np.take(curve.ravel(), place), size).reshape(shape) for curve in self.data.curves
-        ]
-        weighted = value * np.take(self.data.weight.ravel(), said.stratum * width + said.label)
-        key = ((said.part - self.first) * self.segments + self.segment_of[said.day]) * width + said.label
-        found = summed(key, weighted, self.parts * self.segments * width).reshape(self.parts, self.segments, width)
-        return sums, products, found, np.zeros((1, 1, 1))
+        keys = [self._stratum(some) * width + some.label for some in said]
+        sums, *products = (
+            total(keys, (some.sums[column] for some in said), shape[0] * shape[1] * shape[2]).reshape(shape)
+            for column in range(3)
+        )
+        weight = self.data.weight.ravel()
+        weighted = (some.sums[0] * np.take(weight, some.stratum * width + some.label) for some in said)
+        keys = [((some.part - self.first) * self.segments + some.at) * width + some.label for some in said]
+        found = total(keys, weighted, self.parts * self.segments * width).reshape(self.parts, self.segments, width)
+        return np.asarray(sums), list[Floats](products), np.asarray(found)
 
-    @property
-    def uses(self) -> Floats:
-        """How many judgments could show a change of each series (parts x series)."""
-        if self.data.said is None:
-            return np.asarray(self.judged.sum(axis=1))
-        return np.asarray(self._sums[0].sum(axis=1) + self.sizes @ self.upper)
+    def _groups(self, weight: Floats, upper: Floats, pace: Floats) -> list[Group]:
+        found = []
+        for mask, alone in ((1 - upper, not self.shares), (upper, True)):
+            some, near, inner = weight * mask, pace, np.where(mask > 0, self.inner, 0.0)
+            if self.shares and alone:
+                some, near, inner = (self._diagonal(array) for array in (some, pace, inner))
+            found.append(Group(some, some * near, some * near**2, inner * near, inner * near**2, alone))
+        return found
 
-    @cached_property
-    def judged(self) -> Floats:
-        """Judgments that bear on each series (parts x segments x series)."""
-        return np.asarray(self.n @ np.tile(self.data.belongs, (self.copies, 1)))
+    def _diagonal(self, values: Floats) -> Floats:
+        """Of every stratum the value for its own label (... x strata x 1)."""
+        label = np.minimum(np.arange(self.strata) % self.data.strata // 2, self.data.series - 1)
+        return np.asarray(values[..., np.arange(self.strata), label][..., None])
 
-    @cached_property
-    def inner(self) -> Floats:
-        """Squared weight times the variance of a single judgment (parts x strata x series)."""
-        sums, _, _, squares = self._sums
-        pool = self.data.pool
-        mean, scatter = (np.tile(array, (self.copies, 1)) for array in (pool.mean, pool.variance))
-        variance = self.data.variance(sums, squares, self.sizes[:, :, None], mean, scatter)
-        return np.asarray(self.weight**2 * variance)
+    def _fold(self, values: Floats) -> Floats:
+        """Sums over the strata of each label, and of all where they are looked at together (... x series)."""
+        pairs = values[..., ::2] + values[..., 1::2]
+        sums = pairs.reshape(*pairs.shape[:-1], self.copies, self.data.strata // 2).sum(axis=-2)
+        if self.shares:
+            return np.asarray(sums[..., : self.data.series])
+        return np.concatenate([sums.sum(axis=-1, keepdims=True), sums[..., : self.data.series - 1]], axis=-1)
 
-    @cached_property
-    def pace(self) -> Floats:
-        """How strongly learning shows (parts x strata x series)."""
-        mean = np.tile(self.data.pool.mean, (self.copies, 1))
-        return self.data.pace(self._sums[0], self.sizes[:, :, None], mean, self.upper)
+    def _over(self, values: Floats, factor: Floats, *, alone: bool) -> Floats:
+        """Sums over strata, each times a factor for every series (parts x ... x series)."""
+        if not alone:
+            return np.asarray(values @ factor)
+        return self._fold(values * (factor[:, 0] if factor.ndim == 2 else factor[:, None, :, 0]))
 
-    @cached_property
-    def groups(self) -> list[tuple[Floats, Floats]]:
-        """The weights of each learning group, and the same times the pace."""
-        return [(mask, mask * self.pace) for mask in (self.weight * (1 - self.upper), self.weight * self.upper)]
+    def _moved_over(self, factor: Floats, *, alone: bool) -> Floats:
+        """The same of both curves (2 x parts x segments x series)."""
+        both = self._over(self.moved.reshape(self.parts, -1, self.strata), factor, alone=alone)
+        return both.reshape(self.parts, 2, self.segments, -1).transpose(1, 0, 2, 3)
 
-    @cached_property
-    def rest(self) -> Floats:
-        """Weighted residuals (parts x segments x series)."""
-        sums, products, found, _ = self._sums
-        sizes = self.sizes[:, :, None]
-        level = sums / np.maximum(sizes, 1.0)
-        centred = [
-            product - sizes * mean[:, :, None] * level for product, mean in zip(products, self.means, strict=True)
-        ]
-        fitted = self.weight * level
-        for mask, paced in self.groups:
-            moment = np.einsum("bps,psk->bpk", self.moments, paced * self.pace)
-            slope = slopes(moment, self.sizes @ mask, *(np.sum(paced * one, axis=1) for one in centred))
-            for one, mean, moved in zip(slope, self.means, self.moved, strict=True):
-                fitted = fitted - paced * (mean[:, :, None] * one[:, None, :])
-                found = found - (moved @ paced) * one[:, None, :]
-        return np.asarray(found - self.n @ fitted)
+    def _across(self, values: Floats, group: Group) -> Floats:
+        """Sums over the strata of a group of what is known for every series (parts x series)."""
+        if not group.alone:
+            return np.asarray(np.sum(group.paced * values, axis=1))
+        return self._fold((group.paced * (self._diagonal(values) if self.shares else values))[:, :, 0])
+
+    def _weighted(self, values: Floats) -> Floats:
+        """Weighted sums over strata."""
+        if not self.shares:
+            return self._fold(values * self.weight[:, 0])
+        together = values.reshape(*values.shape[:-1], self.copies, self.data.strata).sum(axis=-2)
+        return np.asarray(together @ self.data.weight)
 
     @cached_property
     def scale(self) -> Floats:
         """Weighted judgments (parts x segments x series)."""
-        return np.asarray(self.n @ self.weight)
+        return self._weighted(self.n)
 
     @cached_property
     def noise(self) -> Floats:
         """The variance of ``rest``, were judgments independent."""
-        return np.asarray(self.n @ self.inner)
+        return self._over(self.n, self.inner, alone=not self.shares)
+
+    def _fixed(self, share: Floats, shock: Floats) -> Floats:
+        """What the levels take of a common shock (parts x changes x series)."""
+        if self.shares:
+            return np.asarray(share @ (self.weight * (self.n.transpose(0, 2, 1) @ shock)))
+        label = np.minimum(np.arange(self.strata) % self.data.strata // 2 + 1, self.data.series - 1)
+        whole, own = (
+            self._fold(share * (self.weight[:, 0] * np.sum(self.n * one, axis=1))[:, None, :])
+            for one in (shock[:, :, :1], shock[:, :, label])
+        )
+        return np.concatenate([whole[..., :1], own[..., 1:]], axis=-1)
 
     def scores(self, shock: Floats | None) -> Scores:
         """Scores at the beginning of each segment but the first.
@@ -167,48 +218,45 @@ class Batch:
         part = _after(self.n)
         share = part / np.maximum(self.sizes, 1.0)[:, None, :]
         plain = part * (1 - share)
-        steps = [_after(moved) - part * mean[:, None, :] for moved, mean in zip(self.moved, self.means, strict=True)]
-        score, info, model = _after(self.rest), plain @ self.weight, plain @ self.inner
+        score, info = _after(self.rest), self._weighted(plain)
+        model = self._over(plain, self.inner, alone=not self.shares)
         if shock is not None:
-            ahead = self.n.transpose(0, 2, 1) @ shock  # parts x strata x series
-            moved_by = [
-                moved.transpose(0, 2, 1) @ shock - mean[:, :, None] * ahead
-                for moved, mean in zip(self.moved, self.means, strict=True)
-            ]
-            score = score - _after(self.scale * shock) + share @ (self.weight * ahead)
-        for mask, paced in self.groups:
-            found = [step @ paced for step in steps]
-            moment = np.einsum("bps,psk->bpk", self.moments, paced * self.pace)
-            one, two = slopes(moment, self.sizes @ mask, *found)
+            score = score - _after(self.scale * shock) + self._fixed(share, shock)
+        for group, (moment, judged, lean) in zip(self.groups, self.learning, strict=True):
+            found = [_after(one) for one in lean]
+            one, two = slopes(moment, judged, *found)
             info = info - one * found[0] - two * found[1]
-            scaled = np.where(mask > 0, self.inner * self.pace, 0.0)
-            a, b, c = np.einsum("bps,psk->bpk", self.moments, scaled * self.pace)[:, :, None, :]
-            model = model - 2 * (one * (steps[0] @ scaled) + two * (steps[1] @ scaled))
+            a, b, c = self._over(self.moments, group.twice, alone=group.alone).transpose(1, 0, 2)[:, :, None, :]
+            scaled = [_after(one) for one in self._moved_over(group.scaled, alone=group.alone)]
+            model = model - 2 * (one * scaled[0] + two * scaled[1])
             model = model + one**2 * a + 2 * one * two * b + two**2 * c
             if shock is not None:
-                first, second = (np.sum(paced * moved, axis=1)[:, None, :] for moved in moved_by)
+                first, second = (np.sum(part * shock, axis=1)[:, None, :] for part in lean)
                 score = score + one * first + two * second
         return Scores(score, info, model)
 
 
-def batches(data: Data, segment_of: Ints) -> list[Batch]:
+def batches(data: Data) -> list[Batch]:
     """All parts, so many at a time that no array becomes too large."""
     copies = int(data.rank.max(initial=0)) + 1
-    size = copies * data.strata * max(data.series, int(segment_of.max(initial=0)) + 1)
+    size = copies * data.strata * max(data.series, len(data.plan.candidates) + 1)
     step = max(1, _CELLS // size)
     present = np.zeros(len(data.units) + 1, dtype=bool)
-    present[data.sizes.part] = True
+    for rows in data.sizes:
+        present[rows.part] = True
     edges = np.flatnonzero(np.diff(present, prepend=False))  # runs of parts that have judgments
     return [
-        Batch(data, first, min(first + step, int(end)), segment_of)
+        Batch(data, first, min(first + step, int(end)))
         for start, end in zip(edges[::2], edges[1::2], strict=True)
         for first in range(int(start), int(end), step)
     ]
 
 
-def _between(rows: Rows, first: int, last: int) -> Rows:
-    start, end = np.searchsorted(rows.part, [first, last])
-    return rows.some(slice(int(start), int(end)))
+def _between(rows: Rows, first: int, last: int, parts: int) -> Rows:
+    """The rows of some of the parts."""
+    if first == 0 and last == parts:
+        return rows
+    return rows.some(np.flatnonzero((rows.part >= first) & (rows.part < last)))
 
 
 def _after(values: Floats) -> Floats:

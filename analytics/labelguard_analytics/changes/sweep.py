@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from labelguard_analytics.changes.discover import Tested, discover, families, settle
-from labelguard_analytics.changes.look import Sight, look, measures_of
+from labelguard_analytics.changes.cells import DAYS
+from labelguard_analytics.changes.discover import Family, Quiet, Tested, discover, look_closely
+from labelguard_analytics.changes.look import Sight, look, measures_of, sums_of
 from labelguard_analytics.changes.measures import MEASURES
 from labelguard_analytics.changes.nights import Nights
 from labelguard_analytics.changes.panel import Panel
+from labelguard_analytics.changes.periods import Periods
 from labelguard_analytics.changes.plan import Plan, Unit
 from labelguard_analytics.changes.points import Point, locate
-from labelguard_analytics.changes.results import Change, Changes, TooLittle
+from labelguard_analytics.changes.results import Change, Changes, Quietly, TooLittle
 
 _BY_CONSENSUS = ("agreement", "share")
 """Measures that somebody else's drift moves."""
@@ -32,43 +34,51 @@ def sweep(
     min_days: int,
 ) -> Changes:
     """Look at a panel, as :func:`labelguard_analytics.detect_changes` describes."""
-    plan = Plan.of(panel, frozenset(by), level, min_judgments, min_days)
-    sights = [look(panel, plan, measure) for measure in measures_of(panel, plan, measures)]
     allowed = level if nights is None else nights.allowed
+    plan = Plan.of(panel, frozenset(by), allowed, min_judgments, min_days)
+    looked_for = measures_of(panel, plan, measures)
+    periods = Periods.of(panel, plan, sums_of(looked_for))
+    panel.memory[plan.by] = periods, DAYS
+    sights = [look(panel, plan, measure, periods) for measure in looked_for]
     known = frozenset(() if nights is None else nights.named)
-    grouped = families(plan, sights)
-    for tested in grouped.values():
-        settle(tested, level)
-    suspects = discover(grouped, allowed, known=known)
+    grouped, quiet, families = look_closely(plan, sights, allowed, known)
+    suspects = discover(grouped, families, allowed)
     if suspects and "annotator" in plan.by:
-        _look_again(panel, plan, sights, [one for family in suspects for one in grouped[family]])
-        confirmed = discover(grouped, allowed, known=known, again=True)
+        _look_again(panel, plan, sights, [one for family in suspects for one in grouped[family]], known)
+        confirmed = discover(grouped, families, allowed, again=True)
         # What the first look saw is told: the second one has fewer judgments to compare with.
         for one in (one for family in suspects - confirmed for one in grouped[family]):
             one.discovered = False
         suspects &= confirmed
     names = [_plain(panel.labels[label]) for label in plan.labels.tolist()]
-    looked = [_described(plan, names, one) for tested in grouped.values() for one in tested]
-    looked.sort(key=lambda one: (not one.discovered, one.p, one.measure, str(one.annotator), str(one.label)))
+    near = [_described(plan, names, one) for tested in grouped.values() for one in tested]
+    near.sort(key=lambda one: (not one.discovered, one.p, one.measure, str(one.annotator), str(one.label)))
     return Changes(
-        tuple(looked),
+        tuple(near),
+        tuple(_listed(plan, names, one) for one in quiet),
         tuple(_too_little(plan, sights)),
         _not_looked(panel, plan, measures),
         tuple(by),
         allowed,
-        len(grouped),
+        families,
         len(plan.days),
         None if nights is None else nights.after(sorted(suspects, key=str)),
     )
 
 
-def _look_again(panel: Panel, plan: Plan, sights: Sequence[Sight], suspected: Sequence[Tested]) -> None:
-    """The suspects' p-values with a consensus that leaves the other suspects out, and without looking at others."""
-    theirs = panel.without({plan.units[one.unit][0] for one in suspected})
+def _look_again(
+    panel: Panel, plan: Plan, sights: Sequence[Sight], suspected: Sequence[Tested], known: Iterable[Family]
+) -> None:
+    """The suspects' p-values with a consensus that leaves out the other suspects and those whom earlier nights named.
+
+    Nobody else is looked at.
+    """
+    theirs = panel.without({plan.units[one.unit][0] for one in suspected}, {family[0] for family in known})
+    moved = [sight for sight in sights if sight.measure.name in _BY_CONSENSUS]
+    periods = Periods.of(theirs, plan, sums_of([sight.measure for sight in moved]))
     seen = {
-        sight.measure.name: look(theirs, plan, sight.measure, pool=sight.data.pool, alone=True)
-        for sight in sights
-        if sight.measure.name in _BY_CONSENSUS
+        sight.measure.name: look(theirs, plan, sight.measure, periods, pool=sight.data.pool, alone=True)
+        for sight in moved
     }
     for one in suspected:
         sight = seen.get(one.sight.measure.name)
@@ -82,13 +92,9 @@ def _described(plan: Plan, names: Sequence[Any], one: Tested) -> Change:
     place = one.sight.label_of(one.series)
     label = None if place is None else names[place]
     measure = one.sight.measure
-    point = (
-        None
-        if one.change < 0 or one.p > plan.level
-        else locate(one.sight, one.unit, one.series, one.change, exact=one.discovered)
-    )
-    if point is None:
+    if one.p > plan.level:
         return Change(annotator, label, source, cohort, measure.name, p=one.p, q=one.q)
+    point = locate(one.sight, one.unit, one.series, one.change, exact=one.discovered)
     shown = _seconds(point) if measure.name == "duration" else point
     return Change(
         annotator=annotator,
@@ -111,6 +117,17 @@ def _described(plan: Plan, names: Sequence[Any], one: Tested) -> Change:
         discovered=one.discovered,
         judgments=point.judgments,
         days=point.days,
+    )
+
+
+def _listed(plan: Plan, names: Sequence[Any], one: Quiet) -> Quietly:
+    labels = [one.sight.label_of(series) for series in range(one.sight.bound.shape[1])]
+    return Quietly(
+        one.sight.measure.name,
+        plan.units,
+        tuple(None if label is None else names[label] for label in labels),
+        one.unit,
+        one.series,
     )
 
 
