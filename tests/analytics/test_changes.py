@@ -164,7 +164,7 @@ def assert_same_evidence(one: Panel, other: Panel, by: tuple[str, ...]) -> None:
             plan = Plan.of(panel, frozenset(by), 0.1, 50, 5)
             periods = Periods.of(panel, plan, sums_of([MEASURES[name]]))
             bounds.append(look(panel, plan, MEASURES[name], periods).bound)
-        np.testing.assert_allclose(*bounds, rtol=1e-9)
+        np.testing.assert_allclose(bounds[0], bounds[1], rtol=1e-9)
 
 
 def test_shards_with_other_labels_people_and_columns_add_up() -> None:
