@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from scipy import sparse
+from scipy import sparse, stats
 
 from causeworlds import Curve, Event
 from labelguard_analytics import BadJudgments, attribute_change
-from labelguard_analytics.causes.inference import Regression, assignments
+from labelguard_analytics.causes.inference import Effects, Regression, assignments, by_annotator, two_way
 from labelguard_analytics.causes.panel import Inference, Learning, Panel
 
 EVENT = "2026-03-02"
@@ -304,6 +304,24 @@ def test_degrees_of_freedom_are_the_published_ones_of_two_samples(first: int, se
     above = (first + second) ** 2 * (first - 1) * (second - 1)
     expected = above / (first**2 * (first - 1) + second**2 * (second - 1))
     assert found == pytest.approx(expected)
+
+
+def test_a_variance_that_weeks_lower_no_further_has_the_freedom_of_annotators() -> None:
+    """It is a multiple of the variance over annotators, so it is as sure as that one."""
+    earlier = Event(6, "series").draw(np.random.default_rng(8), 200)
+    drawn = earlier.keep(earlier.week < 0).moved(-4)
+    regression = drawn.regression("both")
+    both = two_way(regression, drawn.annotator, drawn.week, drawn.y)
+    alone = by_annotator(regression, drawn.annotator, drawn.y)
+
+    def variance(effects: Effects) -> npt.NDArray[np.float64]:
+        return ((effects.high - effects.low) / 2 / stats.t.ppf(0.975, effects.freedom)) ** 2
+
+    share = variance(both) / variance(alone)
+    least = np.isclose(share, share.min())
+
+    assert least.sum() > 20
+    assert both.freedom[least] == pytest.approx(alone.freedom[least])
 
 
 def test_the_ends_of_a_randomisation_interval_are_where_its_test_turns() -> None:

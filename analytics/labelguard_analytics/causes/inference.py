@@ -18,11 +18,13 @@ from labelguard_analytics.frames import Floats
 
 Ints = npt.NDArray[np.integer[Any]]
 LEVEL = 0.05
-_LESS = 0.25
+_LESS = 0.2
 """By how much of the variance over annotators the one over weeks may lower the sum. Of a difference of estimates that
-may be negative, all of it makes intervals too narrow and none of it too wide; a quarter was chosen by simulation."""
+may be negative, all of it makes intervals too narrow and none of it too wide; a fifth was chosen by simulation."""
 MOST_ASSIGNMENTS = 1999
 """So many assignments are tried; of more, so many random ones."""
+_AT_ONCE = 2**22
+"""So many numbers of a design are held unpacked at a time."""
 _TOLD = 1e-8
 """A regressor of which the others leave less than this share is none of its own."""
 
@@ -82,22 +84,27 @@ class Regression:
         """
         codes = np.unique(clusters, return_inverse=True)[1]
         order = np.argsort(codes, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+        sizes = np.bincount(codes)
+        starts = np.cumsum(sizes) - sizes
         values = np.empty(len(codes))
-        for rows in groups:
-            here = self._scaled[rows]
-            hat = here @ (here @ self._inverse).T + np.outer(self._left[rows], self._left[rows]) / self._size
-            roots, vectors = np.linalg.eigh(np.eye(len(rows)) - hat)
-            kept = roots > 1e-8
-            basis = vectors[:, kept]
-            values[rows] = basis @ (basis.T @ self._left[rows] / np.sqrt(roots[kept]))
+        # Clusters of one size are worked on together, some at a time so that memory stays small.
+        for size in np.unique(sizes).tolist():
+            alike = order[starts[sizes == size, None] + np.arange(size)]
+            for rows in np.array_split(alike, 1 + alike.size * len(self._inverse) // _AT_ONCE):
+                here = self._scaled[rows.ravel()].toarray().reshape(*rows.shape, -1)
+                left = self._left[rows][:, :, None]
+                hat = (here @ self._inverse) @ here.mT + left @ left.mT / self._size
+                roots, vectors = np.linalg.eigh(np.eye(size) - hat)
+                shrunk = np.where(roots > 1e-8, 1 / np.sqrt(np.maximum(roots, 1e-8)), 0.0)
+                values[rows] = (vectors @ (shrunk[:, :, None] * (vectors.mT @ left)))[:, :, 0]
         return sparse.csr_array((values / self._size, (codes, np.arange(len(codes)))))
 
     def freedom(self, scores: sparse.csr_array) -> float:
         """The degrees of freedom of a variance by these scores, by Satterthwaite, were errors independent."""
-        spread = self._without(scores.T.toarray())
-        spread -= np.outer(self._left, self._left @ spread / self._size)
-        gram = spread.T @ spread
+        fitted = (scores @ self._scaled).toarray()
+        left = scores @ self._left
+        # What is left of a projection is one too, so scores need not be projected to know their products.
+        gram = (scores @ scores.T).toarray() - fitted @ self._inverse @ fitted.T - np.outer(left, left) / self._size
         return float(np.trace(gram) ** 2 / max(float((gram**2).sum()), 1e-300))
 
     def randomised(self, y: Floats, assignments: Floats) -> Effects:
@@ -153,8 +160,10 @@ def two_way(regression: Regression, annotator: Ints, week: Ints, y: Floats) -> E
     own, shared = _squares(people, errors), _squares(weeks, errors)
     beyond = shared - _squares(regression.scores(cell), errors)
     each = regression.freedom(people), regression.freedom(weeks)
-    doubt = own**2 / each[0] + np.where(beyond > 0, shared, 0.0) ** 2 / each[1]
-    variance = own + np.maximum(beyond, -_LESS * own)
+    # Where weeks may lower it no further, the variance is a multiple of that over annotators, with its freedom.
+    least = beyond <= -_LESS * own
+    variance = np.where(least, (1 - _LESS) * own, own + beyond)
+    doubt = np.where(least, variance, own) ** 2 / each[0] + np.where(beyond > 0, shared, 0.0) ** 2 / each[1]
     freedom = np.maximum(variance**2 / np.maximum(doubt, 1e-300), min(each))
     return _effects(regression.effect(y), variance, freedom)
 
