@@ -231,7 +231,7 @@ def one_size(judgments: int) -> None:
 def main() -> None:
     """Measure what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=1)
+    parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--only-ours", action="store_true", help="leave the other package out")
     parser.add_argument(
         "--cache", type=Path, default=CACHE, help="keep the other package's finished results in this file"

@@ -138,9 +138,18 @@ def label_drift(
 ) -> list[AnnotatorDrift]:
     """Look at every annotator of one control.
 
+    >>> rng = np.random.default_rng(2)
+    >>> task, who = np.repeat(np.arange(1800), 4), np.tile([1, 2, 3, 4], 1800)
+    >>> spam = (rng.random(1800)[task] < 0.3) ^ (rng.random(7200) < 0.05)
+    >>> spam |= (who == 3) & (task > 1000) & (rng.random(7200) < 0.6)  # from a day on, much more of it
+    >>> at = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(task // 30, "D")
+    >>> frame = pd.DataFrame({"task": task, "annotator": who, "value": np.where(spam, "spam", "mail"), "at": at})
+    >>> [(one.annotator, one.shifts[0].direction) for one in label_drift(frame, now=at.max()) if one.discovered]
+    [(3, 'more')]
+
     Args:
-        judgments: columns ``task``, ``annotator``, ``at`` (timezone-aware) and ``value`` (an iterable of
-            labels), one row for each annotator's first judgment of a task.
+        judgments: columns ``task``, ``annotator``, ``at`` (timezone-aware) and ``value`` (a label, or an iterable
+            of labels), one row for each annotator's first judgment of a task.
         now: the moment of the sweep; later judgments are ignored.
         recent_days: the length of the recent period.
         level: false discovery rate over annotators, for one sweep.
@@ -155,7 +164,7 @@ def label_drift(
     if frame.empty:
         return []
     panel = Panel.of(
-        frame.assign(value=pd.Series([list(value) for value in frame["value"]], frame.index, dtype=object))
+        frame.assign(value=pd.Series([_labels(value) for value in frame["value"]], frame.index, dtype=object))
     )
     start = (now - pd.Timedelta(days=recent_days)).ceil("D").tz_convert("UTC").tz_localize(None)
     by = frozenset({"annotator", "label"})
@@ -169,6 +178,11 @@ def label_drift(
     confirmed = {drift.annotator for drift in _discover(plan, again, level) if drift.discovered}
     # What the first look saw is told: the second one has fewer judgments to compare with.
     return [drift if not drift.discovered or drift.annotator in confirmed else _cleared(drift) for drift in drifts]
+
+
+def _labels(value: str | Iterable[str]) -> list[str]:
+    """A text is one label, not its letters."""
+    return [value] if isinstance(value, str) else list(value)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ MODULES = sorted(
 
 
 RESULTS = {
+    "AnnotatorDrift",
     "Attribution",
     "Calibration",
     "Changes",
@@ -27,6 +28,7 @@ RESULTS = {
     "DurationModel",
     "Findings",
     "ItemClusters",
+    "LabelShift",
     "Pairwise",
     "Recalibration",
     "TooLittle",
@@ -57,6 +59,7 @@ def _examples(thing: object) -> int:
         "confidence",
         "confusion",
         "counts",
+        "drift",
         "duration",
         "estimate",
         "fdr",
