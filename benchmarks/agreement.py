@@ -10,10 +10,8 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +20,7 @@ import pandas as pd
 
 from labelguard_analytics import krippendorff_alpha, pairwise_agreement
 from labelguard_analytics.frames import read
+from measuring import best, peak
 
 ANNOTATORS, LABELS, PER_TASK = 100, 20, 3
 _FEW: dict[str, Callable[[pd.DataFrame], Any]] = {
@@ -47,16 +46,6 @@ def make(judgments: int, seed: int = 20) -> pd.DataFrame:
             "value": label.ravel(),
         }
     )
-
-
-def best(run: Callable[[], Any], times: int = 3) -> float:
-    """Processor seconds of the quickest of some runs, which other work on the machine hardly changes."""
-    found = []
-    for _ in range(times):
-        start = time.process_time()
-        run()
-        found.append(time.process_time() - start)
-    return min(found)
 
 
 def krippendorff_package(frame: pd.DataFrame) -> float:
@@ -134,20 +123,16 @@ def grow(largest: int) -> None:
     for size in sizes:
         for what in _FEW:
             command = [sys.executable, __file__, "--one", what, "--judgments", str(size)]
-            seconds, peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            seconds, memory = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
             each = float(seconds) / size * 1e6
-            print(f"{size:12,}{what:>22}{float(seconds):10.3f}{each:10.4f}{float(peak):10.0f}")
+            print(f"{size:12,}{what:>22}{float(seconds):10.3f}{each:10.4f}{float(memory):10.0f}")
 
 
 def once(what: str, judgments: int) -> None:
     """Time one call and tell the process' peak memory in MB."""
     frame = make(judgments)
-    start = time.process_time()
-    _FEW[what](frame)
-    seconds = time.process_time() - start
-    # The process' own peak: what getrusage tells may be its parent's.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    print(seconds, int(status["VmHWM"].split()[0]) / 1024)
+    seconds = best(lambda: _FEW[what](frame), 1)
+    print(seconds, peak() / 1024)
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -32,6 +31,7 @@ from sklearn.metrics import f1_score
 
 from labelguard_analytics import dawid_skene, hierarchical_dawid_skene, infer_truth, majority_vote, one_coin
 from labelguard_analytics.truth import Truth
+from measuring import best, peak
 
 PER_TASK = (0, 5, 3)
 CACHE = Path(__file__).with_name("truth_peers.csv")
@@ -206,25 +206,11 @@ def race(judgments: int) -> None:
     )
 
 
-def best(run: Callable[[], Any], times: int = 3) -> float:
-    """Processor seconds of the quickest of some runs, which other work on the machine hardly changes."""
-    found = []
-    for _ in range(times):
-        start = time.process_time()
-        run()
-        found.append(time.process_time() - start)
-    return min(found)
-
-
 def one_size(judgments: int) -> None:
     """In a process of its own: processor time and the most memory."""
     frame = make(judgments)
-    start = time.process_time()
-    dawid_skene(frame, iterations=STEPS, tolerance=-1e9)
-    seconds = time.process_time() - start
-    # The process' own peak: what getrusage tells may be its parent's.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    memory = int(status["VmHWM"].split()[0]) / 1024**2
+    seconds = best(lambda: dawid_skene(frame, iterations=STEPS, tolerance=-1e9), 1)
+    memory = peak() / 1024**2
     print(f"{judgments:>12,} judgments: {seconds:6.2f} s, {seconds / judgments * 1e6:.2f} us each, {memory:.2f} GB")
 
 
