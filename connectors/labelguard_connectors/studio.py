@@ -24,8 +24,21 @@ import requests
 import structlog
 
 from labelguard.connectors import ConnectorError, NotFound, Review, Server, TaskRecord, User, Webhook
-from labelguard.events import Annotation, BadDelivery, Event, Project
+from labelguard.events import Annotation, Project
 from labelguard.reviews import review_from
+from labelguard_connectors.answers import (
+    as_delivered,
+    author_id,
+    filters_ignored,
+    json_or_text,
+    nonsense,
+    objects_of,
+    parsed,
+    record_from,
+    refusal,
+    user_from,
+    webhook_from,
+)
 
 if TYPE_CHECKING:
     from label_studio_sdk.client import LabelStudio as Client
@@ -40,12 +53,6 @@ SESSION_COOKIE = "sessionid"
 WHOAMI_TIMEOUT = 2.0
 """Seconds a browser waits at most for us to ask Label Studio who it is."""
 
-SSRF_REFUSED = (
-    "Label Studio refuses webhooks to private and loopback addresses, and labelguard's is one. "
-    "Start Label Studio with SSRF_PROTECTION_ENABLED=false or USE_DEFAULT_BANNED_SUBNETS=false, "
-    "or give labelguard a public address (LABELGUARD_PUBLIC_URL)."
-)
-
 # Label Studio's own filter parser accepts exactly this.
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -57,12 +64,6 @@ CAPABILITIES = ("comments", "assignments", "pauses", "reviews")
 
 CAPABILITIES_FOR = 600.0
 """Seconds for which edition and capabilities are believed: an upgrade is noticed without a restart."""
-
-SHORTEST_WAIT = 5.0
-"""Seconds waited where Label Studio asks for a pause without saying how long."""
-
-LONGEST_WAIT = 3600.0
-"""Seconds waited at most where Label Studio asks for a pause, whatever it says."""
 
 PATIENCE = 120.0
 """Seconds that one page of a long listing waits in all for Label Studio to answer again."""
@@ -86,8 +87,6 @@ _ROLES = {
 
 _PAUSE_REASON = "CUSTOM_SCRIPT"
 _ANNOTATE = "AN"
-_TRY_AGAIN = frozenset({408, 425, 429})
-_ASKED_TO_WAIT = frozenset({429, 503})
 
 
 class LabelStudio:
@@ -174,7 +173,7 @@ class LabelStudio:
         def who() -> tuple[User, str]:
             me = self._client.users.whoami().dict()
             member = me.get("organization_membership") or next(iter(me.get("org_membership") or ()), None) or {}
-            return _user(me), str(member.get("role") or "")
+            return user_from(me), str(member.get("role") or "")
 
         user, role = self._call("asking who labelguard is", who)
         edition = str(getattr(about, "edition", None) or "Community")
@@ -221,7 +220,7 @@ class LabelStudio:
         try:
             roles = self._call(
                 f"reading the roles of project {project}",
-                lambda: _objects(self._client.projects.roles.list(ids=project)),
+                lambda: objects_of(self._client.projects.roles.list(ids=project)),
             )
         except ConnectorError:
             return ""
@@ -252,39 +251,41 @@ class LabelStudio:
         if answer.status_code in {301, 302, 303, 307, 308, 401, 403}:
             return None
         if answer.status_code != 200:
-            raise _refusal("asking who is signed in", answer.status_code, answer.headers, None)
+            raise refusal("asking who is signed in", answer.status_code, answer.headers, None)
         try:
-            return _user(answer.json())
+            return user_from(answer.json())
         except (ValueError, KeyError, TypeError):
-            raise _nonsense("asking who is signed in") from None
+            raise nonsense("asking who is signed in") from None
 
     def users(self) -> Sequence[User]:
         """All users that can be seen."""
-        return self._call("listing users", lambda: [_user(each.dict()) for each in _objects(self._client.users.list())])
+        return self._call(
+            "listing users", lambda: [user_from(each.dict()) for each in objects_of(self._client.users.list())]
+        )
 
     def project(self, project: int) -> Project:
         """One project."""
         doing = f"reading project {project}"
         raw = self._read(f"api/projects/{project}/", doing)
-        return _parsed(doing, {"action": "PROJECT_UPDATED", "project": raw}, lambda event: event.project)
+        return parsed(doing, {"action": "PROJECT_UPDATED", "project": raw}, lambda event: event.project)
 
     def annotation(self, annotation: int) -> Annotation:
         """One annotation as it is now; raises :class:`NotFound` when it is gone."""
         doing = f"reading annotation {annotation}"
         raw = self._read(f"api/annotations/{annotation}/", doing)
         if not isinstance(raw, dict) or "project" not in raw:
-            raise _nonsense(doing)
+            raise nonsense(doing)
         body = {
             "action": "ANNOTATION_UPDATED",
-            "annotation": _annotation(raw, []),
+            "annotation": as_delivered(raw, []),
             "project": {"id": raw["project"]},
         }
-        return _parsed(doing, body, lambda event: event.annotations[0])
+        return parsed(doing, body, lambda event: event.annotations[0])
 
     def task(self, task: int) -> TaskRecord:
         """One task with its annotations as they are now."""
         doing = f"reading task {task}"
-        return _record(self._read(f"api/tasks/{task}/", doing, {"resolve_uri": "false"}), doing)
+        return record_from(self._read(f"api/tasks/{task}/", doing, {"resolve_uri": "false"}), doing)
 
     def tasks_changed(
         self, project: int, since: datetime | None, *, after_id: int = 0, page_size: int = 100
@@ -311,9 +312,9 @@ class LabelStudio:
             if not items:
                 return
             for item in items:
-                record = _record(item, doing)
+                record = record_from(item, doing)
                 if record.task.id <= after_id:
-                    raise _filters_ignored(doing)
+                    raise filters_ignored(doing)
                 after_id = record.task.id
                 yield record
 
@@ -334,9 +335,9 @@ class LabelStudio:
                 if not items:
                     break
                 for item in items:
-                    record = _record(item, doing)
+                    record = record_from(item, doing)
                     if record.task.id not in page:
-                        raise _filters_ignored(doing)
+                        raise filters_ignored(doing)
                     page = [task for task in page if task > record.task.id]
                     yield record
 
@@ -353,14 +354,16 @@ class LabelStudio:
         answer = self._patiently(partial(self._read, "api/tasks/", doing, params))
         items = answer.get("tasks") if isinstance(answer, dict) else answer
         if not isinstance(items, list):
-            raise _nonsense(doing)
+            raise nonsense(doing)
         return items
 
     def webhooks(self, project: int) -> Sequence[Webhook]:
         """The project's webhooks."""
         return self._call(
             f"listing the webhooks of project {project}",
-            lambda: [_webhook(each.dict()) for each in _objects(self._client.webhooks.list(project=str(project)))],
+            lambda: [
+                webhook_from(each.dict()) for each in objects_of(self._client.webhooks.list(project=str(project)))
+            ],
         )
 
     def create_webhook(self, project: int, url: str, actions: Sequence[str], headers: dict[str, str]) -> Webhook:
@@ -376,7 +379,7 @@ class LabelStudio:
                 send_payload=True,
                 send_for_all_actions=False,
             )
-            return _webhook(made.dict())
+            return webhook_from(made.dict())
 
         return self._call(f"creating a webhook in project {project}", create)
 
@@ -466,8 +469,8 @@ class LabelStudio:
         me = self.server().user.id
 
         def ours() -> list[Any]:
-            there = _objects(self._client.comments.list(annotation=annotation))
-            return [each for each in there if _author(each.created_by) == me and _marked(each.text, marker)]
+            there = objects_of(self._client.comments.list(annotation=annotation))
+            return [each for each in there if author_id(each.created_by) == me and _marked(each.text, marker)]
 
         return self._enterprise("comments", doing, ours)
 
@@ -489,7 +492,7 @@ class LabelStudio:
         self._need("assignments")
 
         def assigned() -> list[int]:
-            there = _objects(self._client.projects.assignments.list(project, task))
+            there = objects_of(self._client.projects.assignments.list(project, task))
             # Reviewers are assigned through the same list and are none of our business.
             return sorted({each.assignee for each in there if each.type in {None, _ANNOTATE}})
 
@@ -548,11 +551,11 @@ class LabelStudio:
         return self._enterprise(
             "pauses",
             f"reading the pauses of user {user}",
-            lambda: _objects(self._client.projects.pauses.list(project, user, include_deleted=lifted)),
+            lambda: objects_of(self._client.projects.pauses.list(project, user, include_deleted=lifted)),
         )
 
     def _is_ours(self, pause: Any, marker: str) -> bool:
-        by = _author(pause.paused_by)
+        by = author_id(pause.paused_by)
         return pause.reason == _PAUSE_REASON and by == self.server().user.id and _marked(pause.verbose_reason, marker)
 
     @property
@@ -592,7 +595,9 @@ class LabelStudio:
             wrapper = self._client._client_wrapper  # noqa: SLF001 - the SDK has no public door for a plain request
             answer = wrapper.httpx_client.request(path, method="GET", params=dict(params or {}))
             if answer.status_code != 200:
-                raise ApiError(status_code=answer.status_code, headers=dict(answer.headers), body=_json(answer.text))
+                raise ApiError(
+                    status_code=answer.status_code, headers=dict(answer.headers), body=json_or_text(answer.text)
+                )
             return answer.json()
 
         return self._call(doing, get)
@@ -642,11 +647,11 @@ class LabelStudio:
         try:
             return call()
         except ParsingError:
-            raise _nonsense(doing) from None
+            raise nonsense(doing) from None
         except ApiError as error:
             if 200 <= (error.status_code or 0) < 300:
-                raise _nonsense(doing) from None
-            raise _refusal(doing, error.status_code or 0, error.headers or {}, error.body) from None
+                raise nonsense(doing) from None
+            raise refusal(doing, error.status_code or 0, error.headers or {}, error.body) from None
         except httpx.TimeoutException:
             raise ConnectorError(
                 f"Label Studio did not answer within {self.timeout:g} seconds while labelguard was {doing}."
@@ -666,7 +671,7 @@ class LabelStudio:
             raise ConnectorError(f"The connection to Label Studio broke while labelguard was {doing}.") from None
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError, pydantic.ValidationError):
             # The SDK hands out what it cannot read as it came, so reading an answer may fail anywhere.
-            raise _nonsense(doing) from None
+            raise nonsense(doing) from None
 
     def _need(self, capability: str) -> None:
         server = self.server()
@@ -701,21 +706,6 @@ class LabelStudio:
         return self._call(doing, checked)
 
 
-def _objects(found: Any) -> list[Any]:
-    """A list of the SDK's objects; it hands out any other answer as it came."""
-    import pydantic
-
-    if not isinstance(found, list) or not all(isinstance(each, pydantic.BaseModel) for each in found):
-        raise TypeError("not a list of objects")
-    return found
-
-
-def _author(user: Any) -> int | None:
-    """A user's id, where the API gives the id or the user."""
-    found = user if user is None or isinstance(user, int) else user.id
-    return None if found is None else int(found)
-
-
 def _with_marker(text: str, marker: str) -> str:
     return text if _marked(text, marker) else f"{text}\n\n{marker}"
 
@@ -723,98 +713,6 @@ def _with_marker(text: str, marker: str) -> str:
 def _marked(text: str | None, marker: str) -> bool:
     """Whether a text has the marker: ``labelguard 1`` is not in ``labelguard 12``."""
     return re.search(rf"(?<!\w){re.escape(marker)}(?!\w)", text or "") is not None
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _nonsense(doing: str) -> ConnectorError:
-    return ConnectorError(
-        f"What answered while labelguard was {doing} is not Label Studio's API. Check LABELGUARD_STUDIO_URL."
-    )
-
-
-def _filters_ignored(doing: str) -> ConnectorError:
-    return ConnectorError(
-        f"Label Studio ignored the filters while labelguard was {doing}; "
-        "this version of Label Studio is not one labelguard can reconcile with.",
-        permanent=True,
-    )
-
-
-def _refusal(doing: str, status: int, headers: Mapping[str, str], body: Any) -> ConnectorError:
-    """A refused request as a sentence. The body is looked at and never quoted."""
-    if status == 404:
-        return NotFound(f"Label Studio found nothing while labelguard was {doing}: it is gone, or was never there.")
-    if status == 401:
-        return ConnectorError(
-            f"Label Studio refused labelguard's token while {doing}. Check LABELGUARD_STUDIO_API_KEY; "
-            "a legacy token works only where Label Studio's organization settings allow legacy tokens.",
-            permanent=True,
-        )
-    if status == 403 and "reserved network address" in json.dumps(body, default=str):
-        return ConnectorError(SSRF_REFUSED, permanent=True)
-    if status == 403:
-        return ConnectorError(
-            f"Label Studio does not allow labelguard's user this: {doing}. Give that user a role that may.",
-            permanent=True,
-        )
-    if 300 <= status < 400:
-        return ConnectorError(
-            f"Label Studio sent labelguard elsewhere while {doing}. LABELGUARD_STUDIO_URL must be the "
-            "address in its final form, with https where Label Studio has it.",
-            permanent=True,
-        )
-    errors = body.get("validation_errors") if isinstance(body, dict) else None
-    if status == 400 and isinstance(errors, dict) and "url" in errors:
-        return ConnectorError(
-            "Label Studio does not accept LABELGUARD_PUBLIC_URL as a webhook's address: its host must be "
-            "`localhost`, an IP address, or a name with a dot in it.",
-            permanent=True,
-        )
-    permanent = 400 <= status < 500 and status not in _TRY_AGAIN
-    if status == 429:
-        sentence = f"Label Studio asked labelguard to slow down while {doing}."
-    elif permanent:
-        sentence = f"Label Studio refused a request (HTTP {status}) while labelguard was {doing}."
-    else:
-        sentence = f"Label Studio failed (HTTP {status}) while labelguard was {doing}."
-    asked = _retry_after(headers) if status in _ASKED_TO_WAIT else None
-    if status == 429:
-        asked = asked or SHORTEST_WAIT
-    return ConnectorError(sentence, permanent=permanent, retry_after=asked)
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3).
-
-    At most :data:`LONGEST_WAIT`; what is past, or makes no sense, is None.
-    """
-    value = next((v for k, v in headers.items() if k.lower() == "retry-after"), "").strip()
-    seconds = float(value[:9]) if value.isascii() and value.isdigit() else _seconds_until(value, headers)
-    return min(seconds, LONGEST_WAIT) if seconds is not None and seconds > 0 else None
-
-
-def _seconds_until(date: str, headers: Mapping[str, str]) -> float | None:
-    try:
-        until = parsedate_to_datetime(date)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    sent = next((v for k, v in headers.items() if k.lower() == "date"), "")
-    try:
-        # The server's own clock where it tells it: ours may differ.
-        now = parsedate_to_datetime(sent) if sent else datetime.now(UTC)
-    except (ValueError, TypeError, OverflowError):
-        now = datetime.now(UTC)
-    if now.tzinfo is None:  # a proxy has added a second one
-        now = datetime.now(UTC)
-    if until.tzinfo is None:
-        return None
-    return (until - now).total_seconds()
 
 
 def _session_of(cookie: str) -> str | None:
@@ -827,81 +725,5 @@ def _session_of(cookie: str) -> str | None:
     return None
 
 
-def _user(raw: Mapping[str, Any]) -> User:
-    name = f"{raw.get('first_name') or ''} {raw.get('last_name') or ''}".strip()
-    return User(
-        id=int(raw["id"]),
-        email=str(raw.get("email") or ""),
-        name=name or str(raw.get("username") or ""),
-        active=raw.get("is_active") is not False,
-    )
-
-
-def _webhook(raw: Mapping[str, Any]) -> Webhook:
-    return Webhook(
-        id=int(raw["id"]),
-        project=raw.get("project"),
-        url=str(raw.get("url") or ""),
-        active=raw.get("is_active") is not False,
-        actions=tuple(sorted(map(str, raw.get("actions") or ()))),
-        headers=tuple(sorted(map(str, raw.get("headers") or ()))),
-        all_actions=raw.get("send_for_all_actions") is not False,
-        payload=raw.get("send_payload") is not False,
-    )
-
-
 def _filter(column: str, operator: str, value: str | int, kind: str) -> dict[str, Any]:
     return {"filter": f"filter:tasks:{column}", "operator": operator, "value": value, "type": kind}
-
-
-def _parsed(doing: str, body: Mapping[str, Any], pick: Callable[[Event], T | None]) -> T:
-    """Let the one place that knows Label Studio's shapes read an answer of its API."""
-    try:
-        found = pick(Event.from_delivery({}, body))
-    except (BadDelivery, IndexError):
-        raise _nonsense(doing) from None
-    if found is None:
-        raise _nonsense(doing)
-    return found
-
-
-def _record(raw: Any, doing: str) -> TaskRecord:
-    if not isinstance(raw, dict) or "project" not in raw:
-        raise _nonsense(doing)
-    predictions, annotations = raw.get("predictions") or [], raw.get("annotations") or []
-    if not _are_objects(predictions) or not _are_objects(annotations):
-        raise _nonsense(doing)
-    item = {key: value for key, value in raw.items() if key in _TASK_FIELDS}
-    item["annotations"] = [
-        _annotation({**each, "task": raw.get("id"), "project": raw["project"]}, predictions) for each in annotations
-    ]
-    body = {"action": "TASKS_CREATED", "project": {"id": raw["project"]}, "tasks": [item]}
-    return _parsed(doing, body, lambda event: TaskRecord(event.tasks[0], event.annotations, item))
-
-
-def _are_objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-
-
-_TASK_FIELDS = ("id", "project", "data", "meta", "overlap", "is_labeled", "created_at", "updated_at")
-
-# Words of the moment ("3 minutes ago") that would make the same annotation look different at each reading.
-_ANNOTATION_NOISE = frozenset({"created_ago", "created_username", "last_action", "import_id", "bulk_created"})
-
-
-def _annotation(raw: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An annotation of the API in the shape of a delivery.
-
-    The task endpoint expands ``completed_by`` to an object. A listing has the pre-annotation beside the
-    annotations; a delivery has it inside.
-    """
-    item = {key: value for key, value in raw.items() if key not in _ANNOTATION_NOISE}
-    author = item.get("completed_by")
-    if isinstance(author, dict):
-        item["completed_by"] = author.get("id")
-    shown = item.get("parent_prediction")
-    if shown is not None and not item.get("prediction"):
-        found = next((p for p in predictions if p.get("id") == shown), None)
-        if found is not None:
-            item["prediction"] = {"id": shown, "result": found.get("result") or []}
-    return item

@@ -38,7 +38,8 @@ from labelguard.manifest import EVENTS, REVIEW_EVENTS, events_for, load_manifest
 from labelguard.outbox import Outbox, Refused
 from labelguard.settings import Settings
 from labelguard.store import records
-from labelguard_connectors import LabelStudio, studio as connector_module
+from labelguard_connectors import LabelStudio
+from labelguard_connectors.answers import SHORTEST_WAIT
 
 SENIOR = 103
 TASK, ANNOTATION = 7, 11
@@ -544,15 +545,15 @@ def date(seconds: float) -> str:
         (503, "17", 17),
         (500, "17", None),
         (429, date(90), 90),
-        (429, "", connector_module.SHORTEST_WAIT),
-        (429, "0", connector_module.SHORTEST_WAIT),
-        (429, "-5", connector_module.SHORTEST_WAIT),
-        (429, "soon", connector_module.SHORTEST_WAIT),
-        (429, "1e9", connector_module.SHORTEST_WAIT),
-        (429, "1.5", connector_module.SHORTEST_WAIT),
-        (429, "٣", connector_module.SHORTEST_WAIT),
-        (429, date(-90), connector_module.SHORTEST_WAIT),
-        (429, "Sat, 01 Jan 99999 00:00:00 GMT", connector_module.SHORTEST_WAIT),
+        (429, "", SHORTEST_WAIT),
+        (429, "0", SHORTEST_WAIT),
+        (429, "-5", SHORTEST_WAIT),
+        (429, "soon", SHORTEST_WAIT),
+        (429, "1e9", SHORTEST_WAIT),
+        (429, "1.5", SHORTEST_WAIT),
+        (429, "٣", SHORTEST_WAIT),
+        (429, date(-90), SHORTEST_WAIT),
+        (429, "Sat, 01 Jan 99999 00:00:00 GMT", SHORTEST_WAIT),
         (429, "86400", 3600),
         (429, "9" * 400, 3600),
         (429, "Fri, 31 Dec 9999 23:59:59 GMT", 3600),
