@@ -99,7 +99,8 @@ class Memories:
         self._texts: dict[tuple[str, str], str] = {}
         """Of these, what the store has."""
         self._used: dict[tuple[str, str], _Memory] = {}
-        self._touched: dict[str, list[_Memory]] = {}
+        self._touched: dict[str, dict[str, _Memory]] = {}
+        """For each rule, what it looked into since its last :meth:`keep`, by subject."""
 
     def read(self, rules: Collection[str], subjects: Collection[str]) -> None:
         """Read all of these memories at once."""
@@ -120,7 +121,7 @@ class Memories:
             if subject not in self._read.get(rule, ()):
                 self.read([rule], [subject])
             memory = self._used[rule, subject] = _Memory(self._texts.get((rule, subject)))
-        self._touched.setdefault(rule, []).append(memory)
+        self._touched.setdefault(rule, {})[subject] = memory
         return memory.value
 
     def asked(self) -> Iterator[tuple[str, str]]:
@@ -133,13 +134,13 @@ class Memories:
         Raises:
             TypeError, ValueError: it put something into its memory that cannot be kept.
         """
-        for memory in self._touched.get(rule, ()):
+        for memory in self._touched.get(rule, {}).values():
             memory.keep()
         self._touched.pop(rule, None)
 
     def forget(self, rule: str) -> None:
         """Drop what a rule changed since then: it raised half-way."""
-        for memory in self._touched.pop(rule, ()):
+        for memory in self._touched.pop(rule, {}).values():
             memory.forget()
 
     def changes(self) -> Iterator[tuple[str, str, str]]:

@@ -22,13 +22,8 @@ _PUT = Statement(
     adding(inbox, but=["id"]).on_conflict_do_nothing().returning(inbox.c.id, inbox.c.project, inbox.c.digest)
 )
 _FINISH = Statement(
-    # With the digests: an id that was given out in a commit that failed may be another delivery's by now.
     sa.update(inbox)
-    .where(
-        among(inbox.c.id, "deliveries"),
-        inbox.c.project == sa.bindparam("of_project"),
-        among(inbox.c.digest, "digests"),
-    )
+    .where(among(inbox.c.id, "deliveries"))
     .values({name: sa.bindparam(name) for name in ("state", "processed_at", "error")})
 )
 _SAME = Statement(
@@ -139,16 +134,14 @@ def check_kept(deliveries: Sequence[Delivery]) -> None:
 
 
 def finish(conn: sa.Connection, deliveries: Sequence[Delivery], now: datetime) -> None:
-    """Bring the rows of deliveries that were processed up to date."""
-    alike: dict[tuple[int, State, str | None], list[Delivery]] = {}
+    """Bring the rows of deliveries that were processed, and are in the inbox for certain, up to date."""
+    alike: dict[tuple[State, str | None], list[int]] = {}
     for delivery in deliveries:
         # A redelivery says nothing of what became of the first.
-        if delivery.before in (None, "pending"):
-            alike.setdefault((delivery.project, delivery.state, delivery.error), []).append(delivery)
-    for (project, state, error), some in alike.items():
-        ids, digests = [each.id for each in some], [each.digest for each in some]
-        values = {"state": state, "processed_at": now, "error": error}
-        _FINISH.count(conn, deliveries=ids, of_project=project, digests=digests, **values)
+        if delivery.before in (None, "pending") and delivery.id is not None:
+            alike.setdefault((delivery.state, delivery.error), []).append(delivery.id)
+    for (state, error), ids in alike.items():
+        _FINISH.count(conn, deliveries=ids, state=state, processed_at=now, error=error)
 
 
 def done_with(conn: sa.Connection, deliveries: Sequence[Delivery]) -> set[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -131,7 +132,8 @@ class _Prepared:
         convert = {
             name: bound.type.dialect_impl(dialect).bind_processor(dialect) for name, bound in compiled.binds.items()
         }
-        self.places = [(name, convert[name]) for name in names]
+        self._taken = _taker(names)
+        self._converted = [(place, each) for place, name in enumerate(names) if (each := convert[name]) is not None]
         self.fixed = {name: bound.effective_value for name, bound in compiled.binds.items() if bound.value is not None}
         types: list[Any] = []
         if isinstance(statement, sa.Select):
@@ -151,7 +153,10 @@ class _Prepared:
     def values(self, given: Mapping[str, Any]) -> list[Any]:
         if self.fixed:
             given = {**self.fixed, **given}
-        return [given[name] if convert is None else convert(given[name]) for name, convert in self.places]
+        values = list(self._taken(given))
+        for place, convert in self._converted:
+            values[place] = convert(values[place])
+        return values
 
     def converted(self, rows: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
         if not self.converts:
@@ -174,6 +179,13 @@ class _Prepared:
             groups = ", ".join([f"({group})"] * rows)
             text = self._many[rows] = f"{before} VALUES {groups}{after}"
         return text
+
+
+def _taker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """What takes the values of these names out of a mapping, in one call."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda given: tuple(given[name] for name in names)
 
 
 class Statement:
