@@ -168,7 +168,7 @@ def test_what_is_not_listed_is_not_asked_for_one_by_one_without_end(
     guard: Guarded, studio: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What there was no room for stays as it is, is told of, and is looked at by the audit."""
-    monkeypatch.setattr("labelguard.reconcile.ONE_BY_ONE", CONFIRMED + 20)
+    monkeypatch.setattr("labelguard.reconcile.look.ONE_BY_ONE", CONFIRMED + 20)
     studio.hidden = frozenset(studio.tasks)
     report = run_audit(guard, studio)
     assert (report.deleted, report.tasks_deleted, report.unchecked) == (0, 0, MANY - CONFIRMED - 20)
