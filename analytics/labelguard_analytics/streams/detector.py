@@ -7,10 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from labelguard_analytics.streams import learning, thresholds
+from labelguard_analytics.streams.batch import take_many
 from labelguard_analytics.streams.odds import HIGHEST, LOWEST
-from labelguard_analytics.streams.side import Side
+from labelguard_analytics.streams.side import Side, runs_of
 from labelguard_analytics.streams.state import Resumable
 from labelguard_analytics.streams.values import Direction, direction_of, unit, units
+
+_MOST = 1024
+"""Values that are counted at most, so that what is kept stays small."""
 
 
 def run_length_of(value: Any, sides: int = 1) -> float:
@@ -72,8 +76,9 @@ class ChangeDetector(Resumable):
             for name in directions
         }
         self._down, self._up = self._each.get("down"), self._each.get("up")
-        # Values of 1, and then of 0, are only counted until they might make a difference.
-        self._run = self._zeros = 0
+        # Values of 1 and 0 are only counted, and the places of the zeros kept, until they might make a difference.
+        self._run = 0
+        self._zeros: list[int] = []
         self._limit()
 
     def __repr__(self) -> str:
@@ -86,16 +91,14 @@ class ChangeDetector(Resumable):
             ValueError: it is not; the detector stays as it was.
         """
         if x == 1:
-            if self._zeros:
-                self._settle()
-            self._run += 1
-            if self._run == self._room:
+            self._run = run = self._run + 1
+            if run == self._room:
                 self._settle()
             return self
         if x == 0:
-            self._run += 1
-            self._zeros += 1
-            if self._run == self._room or self._zeros == self._zeros_room:
+            self._run = run = self._run + 1
+            self._zeros.append(run)
+            if run == self._room or len(self._zeros) == self._zeros_room:
                 self._settle()
             return self
         x = unit(x, "A value")
@@ -106,21 +109,27 @@ class ChangeDetector(Resumable):
 
     def _limit(self) -> None:
         """Work out how many values may be counted in all, and how many of 0 among them."""
-        self._room = self._zeros_room = learning.FOREVER
+        room = zeros_room = _MOST
         if self._down is not None:
-            self._room, self._zeros_room = self._down.left, self._down.calm
+            if self._down.left < room:
+                room = self._down.left
+            zeros_room = self._down.calm
         if self._up is not None:
-            self._room = min(self._room, self._up.left, self._up.calm)
+            if self._up.left < room:
+                room = self._up.left
+            if self._up.calm < room:
+                room = self._up.calm
+        self._room, self._zeros_room = room, zeros_room
 
     def _settle(self) -> None:
         """Hand over what was counted. Only the last value can be a detection."""
-        down, up, zeros = self._down, self._up, self._zeros
-        ones = self._run - zeros
-        self._run = self._zeros = 0
-        if down is not None:
-            down.take_run(ones, zeros, 0)
-        if up is not None:
-            up.take_run(0, ones, zeros)
+        runs = runs_of(self._zeros, self._run)
+        if self._down is not None:
+            self._down.take_runs(runs, self._run, len(self._zeros))
+        if self._up is not None:
+            self._up.take_mirrored_runs(runs, self._run, self._run - len(self._zeros))
+        self._run = 0
+        self._zeros.clear()
         self._limit()
 
     @property
@@ -140,8 +149,8 @@ class ChangeDetector(Resumable):
             ValueError: a value is none; the detector stays as it was.
         """
         array = units(values, "A value")
-        for name, side in self._sides.items():
-            side.take_many(array if name == "down" else 1.0 - array)
+        self._settle()
+        take_many(self._down, self._up, array)
         self._limit()
         return self
 

@@ -10,7 +10,8 @@ gets better.
 
 from __future__ import annotations
 
-import math
+from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -30,19 +31,19 @@ FOREVER = 1 << 60
 """The end of a block where nothing is learnt."""
 
 
-def waiting_blocks(n: int) -> int:
-    """How many blocks wait in any case after ``n`` values.
+def waiting_blocks(n: Any) -> Any:
+    """How many blocks wait in any case after ``n`` values, or after each number of an array.
 
     While the level rests on little, every value is needed; then it can wait for a slow slide to show.
     """
-    return 0 if n <= 500 else 4
+    return 4 * (n > 500)
 
 
 def learnt_index(missing: float, size: float) -> int:
     """The row of the level learnt from ``size`` values that were together ``missing`` short of all 1."""
     level = 1.0 - (missing + 0.5) / (size + 1.0)
-    level -= CAUTION * math.sqrt(level * (1.0 - level) / size) * (WARM_UP / size)
-    return max(0, math.floor(level * GRID))
+    level -= CAUTION * sqrt(level * (1.0 - level) / size) * (WARM_UP / size)
+    return int(level * GRID) if level > 0.0 else 0
 
 
 def learnt_indices(missing: Array, size: Array) -> Whole:
@@ -59,3 +60,14 @@ def joined(missing: float, size: float, block: float) -> tuple[float, float]:
     if size > MEMORY:
         missing, size = missing * (MEMORY / size), MEMORY
     return missing, size
+
+
+def joined_in_turn(missing: float, size: float, blocks: list[float]) -> tuple[list[float], Array]:
+    """:func:`joined` for block after block: what is learnt after none, after the first, and so on."""
+    sizes: Array = np.minimum(size + BLOCK * np.arange(len(blocks) + 1), MEMORY)
+    fading = np.minimum(MEMORY / (sizes[:-1] + BLOCK), 1.0)
+    found = [missing]
+    for block, part in zip(blocks, fading.tolist(), strict=True):
+        missing = (missing + block) * part
+        found.append(missing)
+    return found, sizes

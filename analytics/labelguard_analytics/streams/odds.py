@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import mul
 from typing import Any
 
@@ -54,13 +54,20 @@ class Odds:
     rows: dict[int, Row] = field(default_factory=dict)
     """Rows in use as plain numbers, which are quicker for single values."""
 
+    @cached_property
+    def steps(self) -> Array:
+        """For each odds ratio what a value of 1 and what one of 0 adds at every level, one after the other."""
+        return np.stack((-self.losses.T, self.gains.T), axis=2).reshape(len(RATIOS), -1)
+
     def row(self, index: int) -> Row:
         """Loss and gain for each odds ratio at one level, the logarithm of its threshold, 1 by the largest gain."""
-        if index not in self.rows:
+        found = self.rows.get(index)
+        if found is None:
             losses, gains = self.losses[index].tolist(), self.gains[index].tolist()
             per_gain = 1.0 / gains[-1] if gains[-1] else float(1 << 50)
-            self.rows[index] = tuple(zip(losses, gains, strict=True)), float(self.log_thresholds[index]), per_gain
-        return self.rows[index]
+            found = tuple(zip(losses, gains, strict=True)), float(self.log_thresholds[index]), per_gain
+            self.rows[index] = found
+        return found
 
 
 @lru_cache(maxsize=64)
@@ -124,13 +131,3 @@ def partial_gains(x: Array, index: Whole) -> Array:
 def evidence(logs: list[float]) -> float:
     """The evidence of a row of logarithms; 1 where there is none."""
     return float(sum(map(mul, WEIGHTS, map(math.exp, logs))))
-
-
-def reaches(logs: Array, log_bounds: Array) -> npt.NDArray[np.bool_]:
-    """Whether the evidence of each row is at least the bound whose logarithm is given."""
-    value = np.exp(logs) @ np.array(WEIGHTS)
-    bounds = np.exp(log_bounds)
-    found: npt.NDArray[np.bool_] = value >= bounds
-    for i in np.flatnonzero(np.abs(value - bounds) < 1e-9 * bounds).tolist():
-        found[i] = evidence(logs[i].tolist()) >= math.exp(float(log_bounds[i]))
-    return found

@@ -11,11 +11,44 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from labelguard_analytics.streams import batch, learning
+from labelguard_analytics.streams import learning
 from labelguard_analytics.streams.learning import FOREVER
-from labelguard_analytics.streams.odds import GRID, RATIOS, Array, evidence, index_of, odds, partial_gain, shortfall
+from labelguard_analytics.streams.odds import GRID, RATIOS, evidence, index_of, odds, partial_gain, shortfall
 
 _KEPT = ("n", "missing", "found", "logs", "starts", "learnt", "size", "waiting", "block_end", "block_mark", "index")
+
+
+Run = tuple[float, float, tuple[int, int, int, int]]
+"""So many values of 1 and then so many of 0, after so many values; the last are four counts: of the values before its
+zeros, and the zeros among them, of the values before its ones, and the ones among them. What is multiplied is a
+float, because that is quicker."""
+
+
+def run_of(right: int, wrong: int) -> Run:
+    """A run with nothing before it."""
+    return float(right), float(wrong), (right, 0, 0, 0)
+
+
+def runs_of(zeros: list[int], n: int) -> list[Run]:
+    """The runs in ``n`` values of 1 and 0, from the places of the zeros, counted from 1."""
+    runs: list[Run] = []
+    begin = right = gone = last = 0  # of the run that goes on: where it begins, its ones, and the zeros before it
+    for at in zeros:
+        if at - last > 1:
+            wrong = last - begin - right
+            if wrong:
+                runs.append((right + 0.0, wrong + 0.0, (begin + right, gone, begin, begin - gone)))
+                begin = last
+                gone += wrong
+            right = at - last - 1
+        last = at
+    if last:
+        wrong = last - begin - right
+        runs.append((right + 0.0, wrong + 0.0, (begin + right, gone, begin, begin - gone)))
+        gone += wrong
+    if last < n:
+        runs.append((n - last + 0.0, 0.0, (n, gone, last, last - gone)))
+    return runs
 
 
 class Side:
@@ -61,8 +94,15 @@ class Side:
         """Whether values are held against the level: not before it is learnt, nor after a detection."""
         self.left = FOREVER if self.found is not None else self.block_end - self.n
         """How many values are left until the block ends."""
-        self.calm = max(1, int((self.log_threshold - max(self.logs)) * self.per_gain)) if self.watching else FOREVER
+        self.calm = FOREVER
         """The most values of 0 among which only the last may be a detection."""
+        if self.watching:
+            self._rest_from(max(self.logs))
+
+    def _rest_from(self, highest: float) -> None:
+        """Work out ``calm`` from the highest logarithm."""
+        calm = int((self.log_threshold - highest) * self.per_gain)
+        self.calm = calm if calm > 1 else 1
 
     @property
     def threshold(self) -> float:
@@ -97,45 +137,72 @@ class Side:
         leading = max(range(len(RATIOS)), key=self.logs.__getitem__)
         return self.starts[leading] if self.logs[leading] else (self.n, self.missing)
 
-    def take_run(self, before: int, zeros: int, after: int) -> None:
-        """Take values of 1, then of 0, then of 1.
+    def take_runs(self, runs: list[Run], n: int, zeros: int) -> None:
+        """Take runs of together ``n`` values with so many of 0.
 
-        There are at most ``calm`` of 0, fewer if any come after them, and at most ``left`` in all.
+        There are at most ``calm`` of 0, fewer if any of 1 come after them, and at most ``left`` in all.
         """
-        n = self.n + before
-        self.n = n + zeros + after
-        start = n, self.missing
         if self.watching:
-            logs = self.logs
-            highest = 0.0
+            logs, starts = self.logs, self.starts
             i = 0
             for loss, gain in self.steps:
-                log = logs[i] - before * loss
-                if log > 0.0:
-                    log += zeros * gain - after * loss
-                else:
-                    log = zeros * gain - after * loss
+                log = logs[i]
+                start = None
+                for right, wrong, places in runs:
+                    log -= right * loss
                     if log > 0.0:
-                        self.starts[i] = start
-                if log > highest:
-                    highest = log
-                logs[i] = log if log > 0.0 else 0.0
+                        log += wrong * gain
+                    else:
+                        log = wrong * gain
+                        start = places
+                logs[i] = log
+                if start is not None:
+                    starts[i] = self.n + start[0], self.missing + start[1]
                 i += 1  # noqa: SIM113 - enumerate costs a tenth of the speed
-            self.missing += zeros
-            if highest >= self.log_threshold and self._look():
-                return
-            calm = int((self.log_threshold - highest) * self.per_gain)
-            self.calm = calm if calm > 1 else 1
-        elif self.found is None:
-            self.missing += zeros
-        self.left -= before + zeros + after
-        if not self.left:
+        self._go_on(n, zeros)
+
+    def take_mirrored_runs(self, runs: list[Run], n: int, ones: int) -> None:
+        """:meth:`take_runs` with 1 for 0 and 0 for 1."""
+        if self.watching:
+            logs, starts = self.logs, self.starts
+            i = 0
+            for loss, gain in self.steps:
+                log = logs[i]
+                start = None
+                for wrong, right, places in runs:
+                    if log > 0.0:
+                        log += wrong * gain - right * loss
+                    else:
+                        log = wrong * gain - right * loss
+                        start = places
+                logs[i] = log if log > 0.0 else 0.0
+                if start is not None:
+                    starts[i] = self.n + start[2], self.missing + start[3]
+                i += 1  # noqa: SIM113 - enumerate costs a tenth of the speed
+        self._go_on(n, ones)
+
+    def _go_on(self, n: int, missing: int) -> None:
+        """Look at the evidence after so many values, of which so many were wrong, and at the end of the block."""
+        self.n += n
+        self.left -= n
+        if self.found is None:
+            self.missing += missing
+        if not self.watching:
+            if not self.left:
+                self.end_block()
+            return
+        highest = max(self.logs)
+        if highest >= self.log_threshold and self._look():
+            return
+        if self.left:
+            self._rest_from(highest)
+        else:
             self.end_block()
 
     def take(self, x: float) -> None:
         """Take one value between 0 and 1."""
         if x in (0.0, 1.0):
-            self.take_run(int(x), 1 - int(x), 0)
+            self.take_runs([run_of(int(x), int(1 - x))], 1, int(1 - x))
             return
         self.n += 1
         if self.found is not None:
@@ -163,21 +230,32 @@ class Side:
 
     def end_block(self) -> None:
         """Learn what may be learnt now."""
+        highest = max(self.logs)
         if not self.watching:
             self.learnt, self.size = self.missing, float(learning.WARM_UP)
+            self.watching = True
         else:
-            self.waiting.append(self.missing - self.block_mark)
+            waiting = self.waiting
+            waiting.append(self.missing - self.block_mark)
             limit = learning.GUARD * self.log_threshold
-            if max(self.logs) < limit or evidence(self.logs) < math.exp(limit):
-                while len(self.waiting) > learning.waiting_blocks(self.n):
-                    self.learnt, self.size = learning.joined(self.learnt, self.size, self.waiting.pop(0))
+            if highest < limit or evidence(self.logs) < math.exp(limit):
+                waits = learning.waiting_blocks(self.n)
+                while len(waiting) > waits:
+                    self.learnt, self.size = learning.joined(self.learnt, self.size, waiting.pop(0))
         self.block_mark = self.missing
         self.block_end += learning.BLOCK
-        self.use(learning.learnt_index(self.learnt, self.size))
+        self.left = learning.BLOCK
+        self.index = index = learning.learnt_index(self.learnt, self.size)
+        self.steps, self.log_threshold, self.per_gain = self.odds.row(index)
+        self._rest_from(highest)
 
-    def take_many(self, values: Array) -> None:
-        """Take many values; the state is the same as after taking them one by one."""
-        batch.take_many(self, values)
+    def warm_up(self, n: int, missing: float) -> None:
+        """Take so many values, at most ``left``, that only teach, and are together so much short of being all 1."""
+        self.n += n
+        self.missing += missing
+        self.rest()
+        if not self.left:
+            self.end_block()
 
     def to_state(self) -> dict[str, Any]:
         """Everything as plain JSON values."""
