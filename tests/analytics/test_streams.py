@@ -137,6 +137,24 @@ def test_a_batch_is_the_same_as_its_values_for_awkward_numbers(
     assert many.update_many(np.array(values)).to_json() == one.to_json()
 
 
+@pytest.mark.parametrize("level", [None, 0.9])
+@pytest.mark.parametrize("direction", ["down", "up", "both"])
+def test_a_long_batch_is_the_same_as_its_values(level: float | None, direction: Any) -> None:
+    """Tens of thousands of values at once, with evidence that rises and falls, and the same value for ever."""
+    rng = np.random.default_rng(3)
+    share = np.where(np.arange(40_000) // 200 % 5 == 4, 0.88, 0.9)
+    values = [(rng.random(len(share)) < share).astype(float), np.zeros(20_000), np.ones(20_000)]
+    for order in (values, values[::-1]):
+        one, many = (ChangeDetector(level, direction, 500_000) for _ in range(2))
+        for part in order:
+            for value in part.tolist():
+                one.update(value)
+            many.update_many(part)
+
+            assert many.to_json() == one.to_json()
+        assert one.detected
+
+
 @pytest.mark.parametrize("make", EVERY)
 def test_two_of_a_kind_share_nothing(make: Callable[[], Any]) -> None:
     """What one has seen does not change another, nor does a state that is kept."""
