@@ -209,8 +209,7 @@ def _possible(plan: Plan, judged: Floats, days: Floats) -> tuple[Flags, Floats, 
 def _say_too_little(sight: Sight, least: Floats, fewest: Floats) -> None:
     plan = sight.plan
     present = np.zeros(len(plan.units), dtype=bool)
-    for rows in sight.data.sizes:
-        present[sight.data.units[rows.part]] = True
+    present[sight.data.units[sight.data.present]] = True
     short: Flags = np.ones(len(plan.units), dtype=bool)
     if least.shape[1]:
         filled = np.minimum(least / plan.min_judgments, fewest / plan.min_days)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from labelguard_analytics.changes.cells import Ints, Pile
 from labelguard_analytics.changes.measures import Measure
@@ -144,6 +145,14 @@ class Data:
     def strata(self) -> int:
         """Strata of one source and cohort."""
         return 2 * len(self.plan.labels) + 4
+
+    @cached_property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which parts have judgments."""
+        counts = [np.bincount(rows.who, minlength=len(self.part_of)) for rows in self.sizes]
+        found = np.zeros(len(self.units), dtype=bool)
+        found[self.part_of[np.sum(counts, axis=0) > 0]] = True
+        return found
 
     @cached_property
     def belongs(self) -> Floats:

@@ -107,6 +107,24 @@ def _joined(one: Run, other: Run, starts: Ints) -> Run:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Judgments of some parts by stratum, and what everybody's scores need of them."""
+
+    n: Floats
+    """Their number (parts x segments x strata)."""
+    moved: Floats
+    """Centred products with both curves of experience (parts x 2 x segments x strata)."""
+    sizes: Floats
+    """Their number in all segments (parts x strata)."""
+    means: Floats
+    """Mean experience (2 x parts x strata)."""
+    moments: Floats
+    """Centred squares and products of the curves (parts x 3 x strata)."""
+    doubled: Floats
+    """The squared number after each change, divided by that in all segments (parts x changes x strata)."""
+
+
+@dataclass(frozen=True)
 class Periods:
     """Everything that a look at everybody reads."""
 
@@ -121,8 +139,8 @@ class Periods:
     """By measure; ``said`` is what was said."""
     seen: Mapping[str, Flags]
     """By measure, the days with judgments (units x calendar x labels looked at, and last any)."""
-    frames: dict[tuple[str, int, int], tuple[list[Floats], list[Floats]]] = field(default_factory=dict, repr=False)
-    """Sums by segment and by stratum that looks for several measures have in common, by measure and parts."""
+    tables: dict[tuple[int, int], list[tuple[list[Any], Table]]] = field(default_factory=dict, repr=False)
+    """What looks for several measures have in common, with the rows it was made of, by parts."""
 
     @classmethod
     def of(cls, panel: Panel, plan: Plan, names: Iterable[str]) -> Periods:
