@@ -50,9 +50,9 @@ def decompositions(repetitions: int, seed: int, console: Console) -> None:
     table = Table(title=f"Intervals that hold zero, % of {repetitions:,} projects (nominal 95)")
     for name in ("annotators", "what changed", "measure", *PARTS):
         table.add_column(name, justify="left" if name in ("what changed", "measure") else "right")
-    rng = np.random.default_rng(seed)
     for people in (6, 12, 24):
-        for what, options in CHANGES.items():
+        for number, (what, options) in enumerate(CHANGES.items()):
+            rng = np.random.default_rng([seed, people, number])
             held = np.zeros((2, len(PARTS)))
             for _ in range(repetitions):
                 late, task, who, label, source, gold = TwoPeriods(people=people, **options).arrays(rng)

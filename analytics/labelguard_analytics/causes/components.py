@@ -32,6 +32,10 @@ _OWN = 20
 _TOLD = 1e-6
 """A contrast that no combination of judgments reproduces to this share of its size cannot be told from the data."""
 
+_LIGHT = 1_000_000
+"""Matrices with at most so many entries are kept with their zeros: making a sparse one takes longer than using it."""
+
+_Matrix: TypeAlias = "sparse.csr_array | Floats"
 _Coefficients: TypeAlias = tuple[Floats, Floats, Floats]
 """Of annotators, of strata and of their changes."""
 
@@ -93,30 +97,35 @@ class Mixture:
         level = self._plain.model.coefficients(outcome)[0]
         level = level - self.people.mean(axis=0) @ level
         both = level[self.annotator] * (self.others @ level)
-        wider = _Fit(self, sparse.hstack([self._who, sparse.csr_array(both[:, None])], format="csr"))
+        wider = _Fit(self, _side_by_side(self._who, both[:, None]))
         return (wider if wider.told == self.told else self._plain).fit(outcome)
 
     def spread(self, influence: Influence) -> tuple[Floats, Floats]:
         """Standard errors of components, clustered by annotator and by task, and their degrees of freedom.
 
         The variance over tasks, and what that over annotators has beyond that over judgments (Cameron, Gelbach and
-        Miller 2011); the freedom of the sum is Satterthwaite's.
+        Miller 2011). The difference is corrected for few annotators as a whole, because with one of its terms
+        corrected it would lie above nought where annotators make no difference. Kept at nought or above it would do so
+        too, so it may lie below by as much as the variance over tasks is itself uncertain (one standard error, at most
+        half of it). The freedom of the sum is Satterthwaite's.
         """
         by_annotator, people = _squares(influence.of_annotator, self.annotator)
-        # Residuals of few annotators are too small, because each had a part in the fit; as a jackknife has it.
-        by_annotator = by_annotator * people / max(people - 1, 1)
         by_task, tasks = _squares(influence.of_judgment, self.task)
-        beyond = np.maximum(by_annotator - (influence.of_annotator**2).sum(axis=1), 0.0)
-        doubt = by_task**2 / max(tasks - 1, 1) + np.where(beyond > 0, by_annotator, 0.0) ** 2 / max(people - 1, 1)
+        # Residuals of few annotators are too small, because each had a part in the fit; as a jackknife has it.
+        few = people / max(people - 1, 1)
+        beyond = few * (by_annotator - (influence.of_annotator**2).sum(axis=1))
+        beyond = np.maximum(beyond, -np.sqrt(2 / max(tasks - 1, 8)) * by_task)
         variance = by_task + beyond
+        doubt = by_task**2 / max(tasks - 1, 1)
+        doubt += np.where(beyond > 0, few * by_annotator, 0.0) ** 2 / max(people - 1, 1)
         return np.sqrt(variance), np.maximum(variance**2 / np.maximum(doubt, 1e-300), 1.0)
 
     @cached_property
-    def _who(self) -> sparse.csr_array:
+    def _who(self) -> _Matrix:
         if not self.by_annotator:
-            return sparse.csr_array((len(self.after), self.people.shape[1]))
+            return _light(sparse.csr_array((len(self.after), self.people.shape[1])))
         own = dummies(self.annotator, self.people.shape[1])
-        return own if self.others is None else sparse.csr_array(own + self.others)
+        return _light(own if self.others is None else sparse.csr_array(own + self.others))
 
     @cached_property
     def _plain(self) -> _Fit:
@@ -126,12 +135,12 @@ class Mixture:
 class _Fit:
     """Least squares of a mixture whose annotators are described by ``who`` (judgments x columns)."""
 
-    def __init__(self, mixture: Mixture, who: sparse.csr_array) -> None:
+    def __init__(self, mixture: Mixture, who: _Matrix) -> None:
         self.mixture, self.who = mixture, who
         after, stratum, comparable = mixture.after, mixture.stratum, mixture.comparable
         self._period = after.astype(np.intp)
         self._size = np.bincount(self._period, minlength=2).astype(np.float64)
-        self._mixes = np.stack([np.asarray(who[after == p].sum(axis=0)) / self._size[p] for p in (0, 1)])
+        self._mixes = np.asarray(who.T @ np.stack([~after, after], axis=1).astype(np.float64)).T / self._size[:, None]
         self._moved = mixture.items[1] - mixture.items[0]
         weight = np.where(comparable, mixture.items.mean(axis=0), 0.0)
         self._covered = float(weight.sum())
@@ -177,7 +186,7 @@ class _Fit:
         level = (beta + np.where(comparable, own, -np.sign(self._moved) * mean) / 2)[stratum]
         excess = np.where(comparable, own - mean, 0.0) / (2 * self._covered)
         moved = size * (excess[stratum] - (items @ excess)[period])
-        pairs = self.who[:, list(range(people, len(alpha)))] @ alpha[people:]
+        pairs = self.who @ np.concatenate([np.zeros(people), alpha[people:]])
         voices = 1.0 if mixture.others is None else 2.0
         own_error = float(residual @ residual) / len(residual) ** 2
         task_error = float(np.sum(np.bincount(mixture.task, residual) ** 2)) / len(residual) ** 2
@@ -209,16 +218,18 @@ class _Model:
     There may be as many strata as tasks, so what is solved stays as small as the annotators are few.
     """
 
-    def __init__(
-        self, who: sparse.csr_array, stratum: Codes, change: npt.NDArray[np.intp], sizes: tuple[int, int]
-    ) -> None:
+    def __init__(self, who: _Matrix, stratum: Codes, change: npt.NDArray[np.intp], sizes: tuple[int, int]) -> None:
         self._people = who.shape[1]
-        self._rest = sparse.hstack([who, dummies(change, sizes[1])], format="csr")
-        self._stratum = dummies(stratum, sizes[0])
-        self._cross = sparse.csr_array(self._stratum.T @ self._rest)
+        self._rest = _side_by_side(who, dummies(change, sizes[1]))
+        self._stratum = stratum
         self._count = np.maximum(np.bincount(stratum, minlength=sizes[0]), 1).astype(np.float64)
-        scaled = sparse.csr_array(self._cross.multiply(1 / self._count[:, None]))
-        self._square = (self._rest.T @ self._rest - self._cross.T @ scaled).toarray()
+        cross = dummies(stratum, sizes[0]).T @ self._rest
+        self._cross: _Matrix = cross if isinstance(cross, np.ndarray) else sparse.csr_array(cross)
+        place = np.arange(sizes[0] + 1)
+        share = sparse.csr_array((1 / self._count, place[:-1], place), shape=(sizes[0], sizes[0]))
+        within = self._cross.T @ (share @ self._cross)
+        square = self._rest.T @ self._rest - within
+        self._square: Floats = square if isinstance(square, np.ndarray) else square.toarray()
         self._inverse = np.linalg.pinv(self._square, rcond=1e-10, hermitian=True)
 
     def solve(self, right: _Coefficients) -> tuple[_Coefficients, bool]:
@@ -233,13 +244,14 @@ class _Model:
 
     def coefficients(self, outcome: Floats) -> _Coefficients:
         """The least squares of an outcome."""
-        rest = self._rest.T @ outcome
-        return self.solve((rest[: self._people], self._stratum.T @ outcome, rest[self._people :]))[0]
+        rest = np.asarray(self._rest.T @ outcome)
+        strata = np.bincount(self._stratum, outcome, minlength=len(self._count)).astype(np.float64)
+        return self.solve((rest[: self._people], strata, rest[self._people :]))[0]
 
     def predict(self, coefficients: _Coefficients) -> Floats:
         """What the coefficients say of each judgment."""
         people, strata, changes = coefficients
-        return np.asarray(self._rest @ np.concatenate([people, changes]) + self._stratum @ strata)
+        return np.asarray(self._rest @ np.concatenate([people, changes]) + strata[self._stratum])
 
 
 def shapley(worth: Floats) -> Floats:
@@ -261,8 +273,19 @@ def shapley(worth: Floats) -> Floats:
 
 def dummies(codes: npt.NDArray[np.integer], columns: int) -> sparse.csr_array:
     """One column for each code; an empty row for -1."""
-    rows = np.flatnonzero(codes >= 0)
-    return sparse.csr_array((np.ones(len(rows)), (rows, codes[rows])), shape=(len(codes), columns))
+    there = codes >= 0
+    ends = np.concatenate([[0], np.cumsum(there)])
+    return sparse.csr_array((np.ones(int(ends[-1])), codes[there], ends), shape=(len(codes), columns))
+
+
+def _light(matrix: sparse.csr_array) -> _Matrix:
+    return matrix.toarray() if matrix.shape[0] * matrix.shape[1] <= _LIGHT else matrix
+
+
+def _side_by_side(one: _Matrix, other: _Matrix) -> _Matrix:
+    if isinstance(one, np.ndarray):
+        return np.hstack([one, other if isinstance(other, np.ndarray) else other.toarray()])
+    return sparse.csr_array(sparse.hstack([one, sparse.csr_array(other)], format="csr"))
 
 
 def _mix(codes: Codes, after: npt.NDArray[np.bool_], size: int) -> Floats:
