@@ -342,6 +342,15 @@ def fill(store: Store, count: int) -> None:
                 conn.execute(sa.insert(table), rows)
 
         store.write(job)
+    if store.shared and count:
+        store.write(_count_on)
+
+
+def _count_on(conn: sa.Connection) -> None:
+    """PostgreSQL counts on from what it gave out itself, not from what it was given."""
+    for key in (annotations_table.c.row, annotation_versions.c.id, judgments.c.id):
+        sequence = sa.func.pg_get_serial_sequence(key.table.name, key.name)
+        conn.execute(sa.select(sa.func.setval(sequence, sa.select(sa.func.max(key)).scalar_subquery())))
 
 
 APPS: dict[str, Callable[[Store], Flask]] = {"floor": floor_app, "labelguard": labelguard_app}
