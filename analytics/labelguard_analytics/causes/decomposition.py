@@ -138,7 +138,7 @@ def decompose_change(
     >>> frame["value"] = frame["source"].map({"web": "spam", "mail": "fine"})
     >>> found = decompose_change(frame, before=frame["task"] < 100, after=frame["task"] >= 100)
     >>> print(found.estimate("items", "spam"))
-    0.300 (95% interval 0.173 to 0.427; 200 tasks, 800 judgments)
+    0.300 (95% interval 0.180 to 0.420; 200 tasks, 800 judgments)
     >>> found.identified, found.basis
     (True, ('source',))
     >>> print(found.explain("spam"))
