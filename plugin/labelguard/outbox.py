@@ -34,7 +34,7 @@ from labelguard.keeping import described
 from labelguard.memory import is_suspect, rebuild
 from labelguard.policy import Policy
 from labelguard.processing import author_of
-from labelguard.reconcile import GRACE, reconcile, refresh_task
+from labelguard.reconcile import GRACE, position_of, reconcile, refresh_task
 from labelguard.store import Store, records
 from labelguard.store.backend import Role
 from labelguard.store.core import StoreError
@@ -376,7 +376,7 @@ class Outbox:
             self._verified(job)
             return
         with self._store.read() as conn:
-            confirmed = records.confirmed_at(conn, project)
+            confirmed = position_of(conn, project).at
         if confirmed is not None and confirmed < finding["created_at"]:
             report = reconcile(self._store, self._engine, self._studio, project, clock=self._clock)
             if report.young or report.unchecked:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from labelguard.reconcile.bodies import BATCH
 from labelguard.reconcile.look import ASKED, CONFIRMED, ONE_BY_ONE
-from labelguard.reconcile.position import GRACE
+from labelguard.reconcile.position import GRACE, position_of
 from labelguard.reconcile.report import ReconcileReport
 from labelguard.reconcile.run import MARGIN, Progress, audit, note_clock, reconcile, refresh_task
 
@@ -36,6 +36,7 @@ __all__ = [
     "ReconcileReport",
     "audit",
     "note_clock",
+    "position_of",
     "reconcile",
     "refresh_task",
 ]

@@ -28,15 +28,15 @@ def feed(
     if new:
         body: dict[str, Any] = {
             "action": "ANNOTATIONS_CREATED",
-            "annotation": [raw_annotation(record, annotation) for record, annotation in new],
-            "task": [bare_task(record) for record, _ in new],
+            "annotation": [_raw_annotation(record, annotation) for record, annotation in new],
+            "task": [_bare_task(record) for record, _ in new],
         }
         _receive(engine, info, body, origin, at)
     for record, annotation in changed:
         body = {
             "action": "ANNOTATION_UPDATED",
-            "annotation": raw_annotation(record, annotation),
-            "task": bare_task(record),
+            "annotation": _raw_annotation(record, annotation),
+            "task": _bare_task(record),
         }
         _receive(engine, info, body, origin, at)
     if new or changed:
@@ -46,22 +46,22 @@ def feed(
 def _receive(engine: Engine, info: Project, body: dict[str, Any], origin: Origin, at: datetime) -> None:
     # The time makes each body its own: the inbox keeps equal ones once, and a state that comes back (ground
     # truth moved away and back again) is not the same news.
-    body |= {"project": project_body(info), "reconciled_at": at.isoformat()}
+    body |= {"project": _project_body(info), "reconciled_at": at.isoformat()}
     engine.receive(info.id, Event.from_delivery({}, body), origin)
 
 
-def raw_annotation(record: TaskRecord, annotation: Annotation) -> Mapping[str, Any]:
+def _raw_annotation(record: TaskRecord, annotation: Annotation) -> Mapping[str, Any]:
     """An annotation as Label Studio gave it."""
     found: Mapping[str, Any] = next(a for a in record.raw["annotations"] if a["id"] == annotation.id)
     return found
 
 
-def bare_task(record: TaskRecord) -> dict[str, Any]:
+def _bare_task(record: TaskRecord) -> dict[str, Any]:
     """A task as Label Studio gave it, without its annotations."""
     return {key: value for key, value in record.raw.items() if key != "annotations"}
 
 
-def project_body(info: Project) -> dict[str, Any]:
+def _project_body(info: Project) -> dict[str, Any]:
     """A project as a delivery describes it."""
     return {
         "id": info.id,

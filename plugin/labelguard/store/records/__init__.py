@@ -27,7 +27,7 @@ from labelguard.store.records.annotations import (
     versions_of,
 )
 from labelguard.store.records.annotators import get_annotator, list_annotators, note_annotators, save_annotators
-from labelguard.store.records.cursors import clock_skew, confirmed_at, get_cursor, set_clock_skew, set_cursor
+from labelguard.store.records.cursors import clock_skew, get_cursor, set_clock_skew, set_cursor
 from labelguard.store.records.deliveries import (
     doubt,
     doubts_told,
@@ -85,7 +85,6 @@ __all__ = [
     "annotated_task_ids",
     "annotations_about",
     "clock_skew",
-    "confirmed_at",
     "current_annotations",
     "dismiss_finding",
     "dismiss_findings_of",

@@ -35,18 +35,14 @@ def get_annotation(conn: sa.Connection, annotation: int) -> Row | None:
 
 def mark_deleted(conn: sa.Connection, project: int, annotation_ids: Sequence[int], now: datetime) -> int:
     """Mark live annotations deleted; returns how many were."""
-    return sum(
-        conn.execute(
-            sa.update(annotations_table)
-            .where(
-                annotations_table.c.project == project,
-                annotations_table.c.id.in_(some),
-                annotations_table.c.deleted_at.is_(None),
-            )
-            .values(deleted_at=now)
-        ).rowcount
-        for some in portions(annotation_ids)
-    )
+    c = annotations_table.c
+    return sum(mark_gone(conn, now, c.project == project, c.id.in_(some)) for some in portions(annotation_ids))
+
+
+def mark_gone(conn: sa.Connection, now: datetime, *which: sa.ColumnElement[bool]) -> int:
+    """Mark the live ones among some annotations deleted; returns how many were."""
+    live = sa.update(annotations_table).where(*which, annotations_table.c.deleted_at.is_(None))
+    return conn.execute(live.values(deleted_at=now)).rowcount
 
 
 def annotations_about(conn: sa.Connection, task_ids: Sequence[int], annotation_ids: Sequence[int]) -> list[Row]:

@@ -10,11 +10,7 @@ from sqlalchemy.dialects.postgresql import insert  # its conflict clauses are SQ
 
 from labelguard.store.schema import cursors
 
-
-def confirmed_at(conn: sa.Connection, project: int) -> datetime | None:
-    """Up to when deliveries have been compared with Label Studio, by our clock; None before the first time."""
-    value = get_cursor(conn, f"confirmed:{project}")
-    return None if value is None else datetime.fromisoformat(value["at"])
+_SKEW = "clock-skew"
 
 
 def clock_skew(conn: sa.Connection) -> timedelta:
@@ -25,9 +21,6 @@ def clock_skew(conn: sa.Connection) -> timedelta:
 def set_clock_skew(conn: sa.Connection, skew: timedelta, now: datetime) -> None:
     """Remember how far Label Studio's clock is ahead of ours."""
     set_cursor(conn, _SKEW, skew.total_seconds(), now)
-
-
-_SKEW = "clock-skew"
 
 
 def get_cursor(conn: sa.Connection, name: str) -> Any:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert  # its conflict clauses are SQLite's too
 
 from labelguard.events import Task
+from labelguard.store.records.annotations import mark_gone
 from labelguard.store.records.gold import retire_gold
 from labelguard.store.records.rows import Row, all_rows, first_row, portions, upsert
 from labelguard.store.schema import annotations as annotations_table, tasks
@@ -31,16 +32,7 @@ def save_task(conn: sa.Connection, task: Task, now: datetime, *, listed: bool = 
     other. One with the id of a deleted task but another ``created_at`` is another task (on SQLite Label
     Studio gives ids out again), whose answer the vault does not have.
     """
-    values = {
-        "project": task.project,
-        "data": dict(task.data),
-        "meta": dict(task.meta),
-        "overlap": task.overlap,
-        "is_labeled": task.is_labeled,
-        "created_at": task.created_at,
-        "updated_at": task.updated_at,
-        "deleted_at": None,
-    }
+    values = _alive(task)
     known = get_task(conn, task.id)
     if known is None:
         conn.execute(insert(tasks).values(id=task.id, **values))
@@ -61,11 +53,24 @@ def save_task(conn: sa.Connection, task: Task, now: datetime, *, listed: bool = 
         conn.execute(sa.update(tasks).where(tasks.c.id == task.id).values(values))
 
 
+def _alive(task: Task) -> Row:
+    """The columns of a task that is there."""
+    return {
+        "project": task.project,
+        "data": dict(task.data),
+        "meta": dict(task.meta),
+        "overlap": task.overlap,
+        "is_labeled": task.is_labeled,
+        "created_at": task.created_at,
+        "updated_at": task.updated_at,
+        "deleted_at": None,
+    }
+
+
 def _forget_earlier(conn: sa.Connection, task: Task, now: datetime) -> None:
     """What was annotated in an earlier task with the same id is gone with it."""
     a = annotations_table.c
-    earlier = sa.and_(a.project == task.project, a.task == task.id, a.created_at < task.created_at)
-    conn.execute(sa.update(annotations_table).where(earlier, a.deleted_at.is_(None)).values(deleted_at=now))
+    mark_gone(conn, now, a.project == task.project, a.task == task.id, a.created_at < task.created_at)
 
 
 def get_task(conn: sa.Connection, task: int) -> Row | None:
@@ -123,15 +128,7 @@ def mark_tasks_deleted(conn: sa.Connection, project: int, task_ids: Sequence[int
             .where(tasks.c.project == project, tasks.c.id.in_(some), tasks.c.deleted_at.is_(None))
             .values(deleted_at=now)
         ).rowcount
-        conn.execute(
-            sa.update(annotations_table)
-            .where(
-                annotations_table.c.project == project,
-                annotations_table.c.task.in_(some),
-                annotations_table.c.deleted_at.is_(None),
-            )
-            .values(deleted_at=now)
-        )
+        mark_gone(conn, now, annotations_table.c.project == project, annotations_table.c.task.in_(some))
     return count
 
 
@@ -140,17 +137,7 @@ def keep_as_listed(conn: sa.Connection, task: Task, now: datetime) -> None:
     known = get_task(conn, task.id)
     if known is not None and (task.created_at != known["created_at"] or task.project != known["project"]):
         retire_gold(conn, known["project"], [task.id], now)
-    values: Row = {
-        "project": task.project,
-        "data": dict(task.data),
-        "meta": dict(task.meta),
-        "overlap": task.overlap,
-        "is_labeled": task.is_labeled,
-        "created_at": task.created_at,
-        "updated_at": task.updated_at,
-        "deleted_at": None,
-        "confirmed_at": now,
-    }
+    values = {**_alive(task), "confirmed_at": now}
     conn.execute(insert(tasks).values(id=task.id, **values).on_conflict_do_update(index_elements=["id"], set_=values))
 
 
