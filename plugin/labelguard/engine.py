@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -100,8 +100,12 @@ class Engine:
         self._hurry = False
         self._caught_up = threading.Event()
         store.before_reading = self.catch_up
-        self.processed = threading.Event()
-        """Set after each batch of deliveries: there may be actions to deliver."""
+        self.found = threading.Event()
+        """Set after each batch of deliveries that led to findings: there may be actions to deliver.
+
+        Not after the others: whoever looks for actions has everything written first that was answered, which a
+        hundred times a second took more of the processor than the rules.
+        """
 
     @property
     def own_user(self) -> int | None:
@@ -336,12 +340,13 @@ class Engine:
             log.exception("delivery_failed", delivery=delivery.id, action=delivery.action)
             self._set_aside(delivery, described(error))
 
-    def _count(self, settled: Iterable[Delivery]) -> None:
+    def _count(self, settled: Sequence[Delivery]) -> None:
         now = self._clock()
         for delivery in settled:
             if not delivery.duplicate:
                 self._store.instruments.judged(delivery.state, (now - delivery.received_at).total_seconds())
-        self.processed.set()
+        if any(delivery.found for delivery in settled):
+            self.found.set()
 
     def _drop(self) -> None:
         """Let go of what is in hand; what could not be written of it is in the inbox as before."""

@@ -70,6 +70,8 @@ class Delivery:
     """Whether the rules have looked, and whatever they found is committed."""
     settled: bool = False
     """Whether all that became of it is committed."""
+    found: bool = False
+    """Whether it led to a finding, and so perhaps to actions."""
     answerable: threading.Event = field(default_factory=threading.Event)
     """Set when it is kept and judged, or could not be kept: there is nothing to wait for any more."""
 

@@ -469,6 +469,7 @@ class Batch:
             people = {f"annotator:{one.author}" for one in judged}
             self._processor.learn(view, people, {subject_of_task(task) for task, _deleted in self._tasks.values()})
         for one, finding in self._store.write(job):
+            one.delivery.found = True
             log.info("finding_made", delivery=one.delivery.id, finding=finding, annotation=one.annotation.id)
         self._begin()
         for delivery in finished:

@@ -154,7 +154,7 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._service.engine.processed.set()
+        self._service.engine.found.set()
         if self._schedule is not None:
             self._schedule.stop()
         self._tender.join()
@@ -183,8 +183,8 @@ class Running:
         engine = self._service.engine
         while not self._stopping.is_set():
             # Pauses between attempts end without an event: look once a second.
-            engine.processed.wait(1.0)
-            engine.processed.clear()
+            engine.found.wait(1.0)
+            engine.found.clear()
             try:
                 self._know_own_user()
                 if self._delivers:
