@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -84,6 +85,9 @@ class Instruments:
             "labelguard_scheduler_leader", "1 where this process runs the scheduled jobs.", registry=registry
         )
         Info("labelguard_build", "What is running.", registry=registry).info(_versions())
+        # What each delivery counts for is not looked up anew each time.
+        self._answers, self._kept = cache(self._receive.labels), cache(self._deliveries.labels)
+        self._judgments = cache(self._judgment.labels)
         # Series that alerts ask for are there before anything happened: an absent one is never above anything.
         for what in REPAIRS:
             self._repaired.labels(what)
@@ -94,7 +98,7 @@ class Instruments:
 
     def answered(self, status: int, seconds: float) -> None:
         """One delivery was answered."""
-        self._receive.labels(str(status)).observe(seconds)
+        self._answers(str(status)).observe(seconds)
 
     def taken(self, action: str, *, duplicate: bool, inline: bool) -> None:
         """One delivery was taken in; ``inline`` is whether it was judged before the answer."""
@@ -102,7 +106,7 @@ class Instruments:
             self._duplicates.inc()
         else:
             known = action if action in KNOWN_ACTIONS else UNKNOWN
-            self._deliveries.labels(known, "inline" if inline else "late").inc()
+            self._kept(known, "inline" if inline else "late").inc()
 
     def refused(self, reason: str) -> None:
         """One delivery was not: ``unauthorized``, ``malformed``, ``too_large``, ``other_project``, ..."""
@@ -112,7 +116,7 @@ class Instruments:
 
     def judged(self, outcome: str, seconds: float) -> None:
         """The rules are done with a delivery that came so long ago; ``outcome`` is ``done`` or ``failed``."""
-        self._judgment.labels(outcome).observe(max(0.0, seconds))
+        self._judgments(outcome).observe(max(0.0, seconds))
 
     # The outbox
 

@@ -31,6 +31,9 @@ _SECRET_PAIRS = frozenset({"access", "account", "api", "encryption", "private", 
 _REMEMBERED = 64
 """Characters of a key up to which it is remembered whether it names a secret."""
 
+_REMEMBERED_OBJECTS = 512
+"""Sets of keys for which it is remembered which of them name secrets."""
+
 _CONTENT = frozenset({"data", "meta", "result", "prediction", "predictions", "drafts"})
 """Fields of tasks and annotations that hold the customer's own data and labels."""
 
@@ -105,12 +108,16 @@ def _is_empty(value: Any) -> bool:
 
 def _secret_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
     """Those of an object's keys that name a secret."""
-    return _known_secret_keys(keys) if sum(map(len, keys)) <= _REMEMBERED * 64 else _found_secret_keys(keys)
+    # Label Studio's objects have the same keys in each delivery; what else is sent must not fill the memory.
+    found = _known.get(keys)
+    if found is None:
+        found = tuple(key for key in keys if is_secret_key(key))
+        if sum(map(len, keys)) <= _REMEMBERED * 64:
+            if len(_known) >= _REMEMBERED_OBJECTS:
+                _known.clear()
+            _known[keys] = found
+    return found
 
 
-def _found_secret_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(key for key in keys if is_secret_key(key))
-
-
-# Label Studio's objects have the same keys in each delivery.
-_known_secret_keys = lru_cache(maxsize=512)(_found_secret_keys)
+_known: dict[tuple[str, ...], tuple[str, ...]] = {}
+"""What :func:`_secret_keys` found: a plain dictionary, since asking for the length of all keys first took longer."""

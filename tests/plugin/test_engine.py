@@ -534,6 +534,21 @@ def test_a_receiver_that_waits_gets_the_rules_answer(world: Guarded) -> None:
     assert not world.engine.running
 
 
+def test_only_what_was_found_wakes_who_delivers(world: Guarded) -> None:
+    """Looking for actions after every delivery would have each of them written by itself."""
+    world.engine.start()
+    try:
+        quiet = Event.from_delivery({}, created(annotation(11, "spam")))
+        assert world.engine.receive(PROJECT, quiet, wait=10).processed
+        assert world.annotations()  # whoever reads has it written first
+        assert not world.engine.found.is_set()
+        wrong = Event.from_delivery({}, created(annotation(12, *WRONG, task=12)))
+        assert world.engine.receive(PROJECT, wrong, wait=10).processed
+        assert world.engine.found.wait(10)
+    finally:
+        world.engine.stop()
+
+
 def test_without_the_store_the_sender_is_told_and_the_worker_lives_on(
     world: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

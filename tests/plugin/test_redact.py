@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from labelguard import redact as redacting
 from labelguard.events import Event
 from labelguard.redact import REMOVED, is_secret_key, redact
 
@@ -88,6 +89,17 @@ def test_a_reader_sees_that_there_was_a_secret_and_that_there_was_none() -> None
     """An empty value is information, not a secret."""
     clean = redact({"action": "X", "project": {"token": "a", "task_data_password": None, "secret": ""}})
     assert clean["project"] == {"token": REMOVED, "task_data_password": None, "secret": ""}
+
+
+def test_keys_that_nobody_saw_before_do_not_fill_the_memory() -> None:
+    """Whoever has a token may send any number of keys; what they name is found all the same."""
+    for number in range(2000):
+        assert redact({f"key{number}": 1, "password": "x"})["password"] == REMOVED
+        long = "k" * 10_000 + str(number)
+        assert redact({long: 1, "apiKey": "x"})["apiKey"] == REMOVED
+    remembered = redacting._known
+    assert len(remembered) <= 512
+    assert sum(len(key) for keys in remembered for key in keys) < 2**21
 
 
 def test_the_given_body_is_not_changed() -> None:

@@ -329,6 +329,55 @@ def test_times_come_back_in_utc_and_naive_ones_are_refused(store: Store) -> None
         store.write(lambda conn: records.set_cursor(conn, "b", 1, NOW.replace(tzinfo=None)))
 
 
+@pytest.mark.parametrize("microsecond", [0, 1, 100_000, 123_456, 999_999])
+@pytest.mark.parametrize("year", [1, 999, 2026, 9999])
+def test_a_moment_comes_back_to_the_microsecond(store: Store, year: int, microsecond: int) -> None:
+    """And is found by what it is, whichever way it was written."""
+    moment = datetime(year, 6, 1, 2, 3, 4, microsecond, tzinfo=UTC)
+    store.write(lambda conn: records.put_tasks(conn, [(Task(7, 3, created_at=moment), None)]))
+    tasks = schema.tasks.c
+    with store.read() as conn:
+        assert conn.scalar(sa.select(tasks.created_at)) == moment
+        assert conn.scalar(sa.select(tasks.id).where(tasks.created_at == moment)) == 7
+
+
+def test_rows_that_are_written_together_come_back_as_they_were(store: Store) -> None:
+    """More than one statement takes, with everything that JSON and text may hold; and again, changed."""
+    strange: dict[str, object] = {
+        "text": 'a "quoted" \\ %s {} ’ 🙂\n',
+        "nothing": None,
+        "yes": True,
+        "large": 2**62,
+        "part": 0.1 + 0.2,
+        "in": [[]],
+    }
+
+    def write(overlap: int) -> None:
+        told = [
+            (Task(n, 3, strange | {"n": n}, {}, overlap, n % 2 == 0, NOW), NOW if n == 60 else None)
+            for n in range(1, 121)
+        ]
+        store.write(lambda conn: records.put_tasks(conn, told))
+
+    for overlap in (1, 2):
+        write(overlap)
+        with store.read() as conn:
+            rows = conn.execute(sa.select(schema.tasks).order_by(schema.tasks.c.id)).mappings().all()
+        assert [row["id"] for row in rows] == list(range(1, 121))
+        assert all(row["data"] == strange | {"n": row["id"]} and row["meta"] == {} for row in rows)
+        assert all((row["overlap"], row["is_labeled"]) == (overlap, row["id"] % 2 == 0) for row in rows)
+        assert all((row["created_at"], row["updated_at"]) == (NOW, None) for row in rows)
+        assert [row["id"] for row in rows if row["deleted_at"] == NOW] == [60]
+
+
+@pytest.mark.store("postgresql")
+def test_text_that_postgresql_does_not_take_fails_no_row(store: Store) -> None:
+    """Neither NUL nor half a character, of which a rule may make a subject."""
+    store.write(lambda conn: records.put_rule_states(conn, 3, [("rule", "a\0b\ud800c", "{}")], NOW))
+    with store.read() as conn:
+        assert conn.scalar(sa.select(schema.rule_states.c.subject)) == "a\ufffdb\ufffdc"
+
+
 def test_an_older_description_of_a_task_changes_nothing(store: Store) -> None:
     """A newer one does, and one without a time is believed."""
 

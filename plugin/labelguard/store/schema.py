@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
@@ -49,7 +50,11 @@ def _to_text(value: datetime | None) -> str | None:
     if value.tzinfo is None:
         raise ValueError(f"{value!r} has no timezone; the store keeps UTC times only")
     in_utc = value if value.tzinfo is UTC else value.astimezone(UTC)
-    return in_utc.isoformat(" ", "microseconds")[:26]
+    if not in_utc.microsecond:
+        return in_utc.isoformat(" ", "microseconds")[:26]
+    # A quarter of the time that isoformat takes, and a delivery brings ten times.
+    text: str = msgspec.to_builtins(in_utc)
+    return f"{text[:10]} {text[11:26]}"
 
 
 def _from_text(value: str | None) -> datetime | None:
