@@ -808,7 +808,7 @@ def test_the_outbox_keeps_to_the_pause_and_never_spins(server: Enterprise, tmp_p
             assert outbox.deliver_due() == 0
             pauses.append((guard.action("replace")["next_at"] - before).total_seconds())
             guard.clock.move(seconds=pauses[-1])
-            outbox._studio._quiet_until = 0  # type: ignore[union-attr]
+            outbox._desk.studio._quiet_until = 0  # type: ignore[union-attr]
         assert pauses == [2.5, 5.0, 10.0, 20.0]
         server.fail("annotations.get", Failure("before", 429, {"Retry-After": "600"}))
         before = guard.clock()

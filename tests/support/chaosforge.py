@@ -50,9 +50,11 @@ def _prepare() -> None:
     studio.__init__ = impatient
     _warm_up()
     for name, seconds in PATIENCE.items():
-        if not hasattr(labelguard.outbox, name):
+        rooms = [room for room in (labelguard.outbox.box, labelguard.outbox.effects) if hasattr(room, name)]
+        if not rooms:
             raise AttributeError(f"the outbox has no {name}")
-        setattr(labelguard.outbox, name, seconds)
+        for room in rooms:
+            setattr(room, name, seconds)
     assert label_studio_sdk.client.LabelStudio is not None
 
 
