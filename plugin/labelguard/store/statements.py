@@ -134,7 +134,11 @@ class _Prepared:
             names = _NAMED.findall(self.text)
             self.text = _NAMED.sub("%s", self.text)
         convert = {
-            name: bound.type.dialect_impl(dialect).bind_processor(dialect) for name, bound in compiled.binds.items()
+            # What is true or false both drivers take as it is.
+            name: None
+            if isinstance(bound.type, sa.Boolean)
+            else bound.type.dialect_impl(dialect).bind_processor(dialect)
+            for name, bound in compiled.binds.items()
         }
         self._taken = _taker(names)
         self._converted = [(place, each) for place, name in enumerate(names) if (each := convert[name]) is not None]
