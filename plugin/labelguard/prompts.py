@@ -253,24 +253,7 @@ class Prompts:
         return not same or author_of(now) != action["annotator"]
 
     def _shown_lately(self, conn: sa.Connection, project: int, annotator: int) -> int:
-        since = self._clock() - _HOUR
-        actions = records.list_actions(
-            conn,
-            project=project,
-            annotator=annotator,
-            states=("delivering", "done"),
-            newest_first=True,
-            limit=500,
-        )
-        return len(
-            {
-                action["finding"]
-                for action in actions
-                if action["kind"] in KINDS
-                and (shown := (action["target"] or {}).get("shown_at"))
-                and datetime.fromisoformat(shown) > since
-            }
-        )
+        return records.count_shown(conn, project, annotator, KINDS, since=self._clock() - _HOUR)
 
     def _visible(self, conn: sa.Connection, finding: Mapping[str, Any], asked: Mapping[str, Any] | None) -> bool:
         if finding["state"] not in ("open", "acknowledged"):

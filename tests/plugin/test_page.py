@@ -425,7 +425,9 @@ def test_no_more_new_prompts_an_hour_than_the_policy_allows(world: World) -> Non
         browser.post(f"prompts/{prompt['id']}/seen")
     browser.post(f"prompts/{shown[0]['id']}/acknowledge")
     assert browser.abouts() == [2]
-    world.now += timedelta(minutes=61)
+    world.now += timedelta(minutes=60, microseconds=-1)
+    assert world.open().abouts() == [2]
+    world.now += timedelta(microseconds=2)
     assert world.open().abouts() == [2, 3]
 
 

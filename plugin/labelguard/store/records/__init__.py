@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from labelguard.store.records.actions import (
     actions_enabled,
+    count_shown,
     get_action,
     list_actions,
     set_actions_enabled,
@@ -85,6 +86,7 @@ __all__ = [
     "annotated_task_ids",
     "annotations_about",
     "clock_skew",
+    "count_shown",
     "current_annotations",
     "dismiss_finding",
     "dismiss_findings_of",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -45,6 +45,24 @@ def list_actions(
     if states is not None:
         query = query.where(actions.c.state.in_(states))
     return all_rows(conn, listed(query, actions, wanted, limit=limit, newest_first=newest_first))
+
+
+def count_shown(conn: sa.Connection, project: int, annotator: int, kinds: Sequence[str], *, since: datetime) -> int:
+    """How many findings an annotator was shown since then, by actions of these kinds.
+
+    Counted by the database: the page asks with every task, and an annotator's history grows.
+    """
+    shown = actions.c.target["shown_at"].as_string()
+    query = sa.select(sa.func.count(sa.distinct(actions.c.finding))).where(
+        actions.c.project == project,
+        actions.c.annotator == annotator,
+        actions.c.kind.in_(kinds),
+        actions.c.state.in_(("delivering", "done")),
+        # Being shown is a change: of what has not changed since, nothing need be looked into.
+        actions.c.updated_at > since,
+        shown > since.astimezone(UTC).isoformat(),
+    )
+    return conn.scalar(query) or 0
 
 
 def update_action(conn: sa.Connection, action: int, now: datetime, **values: Any) -> None:
