@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -46,32 +45,6 @@ _DONE_WITH = Statement(
 _BODY = Statement(sa.select(inbox.c.body).where(inbox.c.id == sa.bindparam("delivery")))
 
 
-class Latch:
-    """What one thread waits for, once: what :class:`threading.Event` does with a condition for any number of them."""
-
-    __slots__ = ("_held", "_open")
-
-    def __init__(self) -> None:
-        self._open = False
-        self._held = threading.Lock()
-        self._held.acquire()
-
-    def is_set(self) -> bool:
-        """Whether it happened."""
-        return self._open
-
-    def set(self) -> None:
-        """It happened; more than one thread may say so."""
-        if not self._open:
-            self._open = True
-            with suppress(RuntimeError):  # another thread was quicker
-                self._held.release()
-
-    def wait(self, timeout: float) -> bool:
-        """Wait for it for so many seconds at most; whether it happened."""
-        return self._open or self._held.acquire(timeout=timeout)
-
-
 @dataclass(slots=True, eq=False)
 class Delivery:
     """One delivery on its way through labelguard."""
@@ -99,7 +72,7 @@ class Delivery:
     """Whether all that became of it is committed."""
     found: bool = False
     """Whether it led to a finding, and so perhaps to actions."""
-    answerable: Latch = field(default_factory=Latch)
+    answerable: threading.Event = field(default_factory=threading.Event)
     """Set when it is kept and judged, or could not be kept: there is nothing to wait for any more."""
 
     @property

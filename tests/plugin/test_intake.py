@@ -17,7 +17,7 @@ from deliveries import NOW, PROJECT, annotation, created
 from guarded import Guarded, guarded
 from labelguard import inbox
 from labelguard.events import Event
-from labelguard.inbox import Delivery, Latch
+from labelguard.inbox import Delivery
 from labelguard.intake import Intake
 from labelguard.store.core import StoreError
 
@@ -164,26 +164,6 @@ def test_what_is_done_leaves_the_memory_by_itself(guard: Guarded) -> None:
         assert sum(isinstance(each, Delivery) for each in gc.get_objects()) < 5
     finally:
         gc.enable()
-
-
-def test_who_waits_for_a_latch_goes_on_once_anybody_opens_it() -> None:
-    """Whoever is first, and however many; nobody waits beyond their patience."""
-    for _ in range(200):
-        latch, start = Latch(), threading.Barrier(3)
-
-        def opens(latch: Latch = latch, start: threading.Barrier = start) -> None:
-            start.wait()
-            latch.set()
-
-        with ThreadPoolExecutor(2) as pool:
-            opening = [pool.submit(opens) for _ in range(2)]
-            start.wait()
-            assert latch.wait(30)
-            assert [each.result(30) for each in opening] == [None, None]
-        assert latch.is_set()
-    shut = Latch()
-    assert not shut.wait(0.01)
-    assert not shut.is_set()
 
 
 def test_a_closed_store_takes_nothing_in(guard: Guarded) -> None:

@@ -108,7 +108,7 @@ def marker(action: Row) -> str:
     return f"labelguard {action['finding']}"
 
 
-def opinions(record: TaskRecord) -> int:
+def count_opinions(record: TaskRecord) -> int:
     """How many people have said something; a skip says nothing."""
     return len({a.completed_by for a in record.annotations if not a.was_cancelled})
 

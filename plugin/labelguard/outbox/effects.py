@@ -13,7 +13,7 @@ from labelguard.connectors import ConnectorError, NotFound, Studio
 from labelguard.events import Annotation
 from labelguard.feedback import render, render_notification
 from labelguard.memory import is_suspect, rebuild
-from labelguard.outbox.desk import IN_FLIGHT, Desk, Impossible, Job, NotOurs, Unsure, marker, opinions
+from labelguard.outbox.desk import IN_FLIGHT, Desk, Impossible, Job, NotOurs, Unsure, count_opinions, marker
 from labelguard.processing import author_of
 from labelguard.reconcile import GRACE, position_of, reconcile, refresh_task
 from labelguard.store import records
@@ -199,12 +199,12 @@ class Effects:
         studio, action = self._desk.need_studio(), job.action
         record = studio.task(action["task"])
         task, wanted = record.task, int(action["target"]["overlap"])
-        one_more = max(task.overlap, opinions(record), 1) + 1
+        one_more = max(task.overlap, count_opinions(record), 1) + 1
         if wanted > one_more and action["undo"] is None:
             # Planned by what a delivery said of the task; one more is what Label Studio's own word makes of it.
             wanted = one_more
             self._desk.update(action, {"overlap": wanted})
-        if opinions(record) >= wanted or (task.overlap >= wanted and not task.is_labeled):
+        if count_opinions(record) >= wanted or (task.overlap >= wanted and not task.is_labeled):
             return {}
         self._remember(job, {"overlap": task.overlap, "is_labeled": task.is_labeled})
         # Somebody may have asked for more meanwhile; that is theirs to lower.

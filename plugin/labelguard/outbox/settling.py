@@ -9,7 +9,7 @@ import sqlalchemy as sa
 import structlog
 
 from labelguard.connectors import ConnectorError, NotFound, Studio
-from labelguard.outbox.desk import IN_PAGE, Desk, Row, marker, opinions, still_held
+from labelguard.outbox.desk import IN_PAGE, Desk, Row, count_opinions, marker, still_held
 from labelguard.outbox.undoing import Undoing
 from labelguard.store import records
 from labelguard.store.backend import Role
@@ -105,7 +105,7 @@ class Settling:
             self._desk.update(row, undo={**undo, "closed": True})
             return None
         still_held(role)
-        if opinions(record) >= target["overlap"]:
+        if count_opinions(record) >= target["overlap"]:
             if record.task.overlap == target["overlap"]:
                 studio.set_overlap(record.task.id, undo["overlap"], True)
             self._desk.update(row, undo={**undo, "closed": True})

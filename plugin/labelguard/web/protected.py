@@ -32,9 +32,6 @@ _FOR_A_YEAR = ("Strict-Transport-Security", "max-age=31536000")
 
 Header = tuple[str, str]
 
-_BY_NAME: dict[str, Header] = {name.lower(): (name, value) for name, value in _OURS.items()}
-_BY_NAME_IN_STUDIO: dict[str, Header] = {name.lower(): (name, value) for name, value in _IN_STUDIO.items()}
-
 
 class Protected:
     """Adds the headers to every answer; one that the application set itself stays as it is."""
@@ -45,11 +42,11 @@ class Protected:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
         in_studio = is_in_studio(environ.get("PATH_INFO", ""))
-        ours = _BY_NAME_IN_STUDIO if in_studio else _BY_NAME
+        ours = _IN_STUDIO if in_studio else _OURS
 
         def start(status: str, headers: list[Header], exc_info: Any = None) -> Any:
             there = {name.lower() for name, _ in headers}
-            added = [header for name, header in ours.items() if name not in there]
+            added = [(name, value) for name, value in ours.items() if name.lower() not in there]
             # Not for what is served on Label Studio's own address: whether that is reached with TLS is not ours
             # to say.
             if environ["wsgi.url_scheme"] == "https" and not in_studio:
