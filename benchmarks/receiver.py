@@ -5,7 +5,8 @@ deliveries, which have the shape of Label Studio's own:
 
 * **floor**: bare Flask that parses the body and commits it in one insert through the store's group-committing
   writer, as durable as everything in the store. No token, no rules: what cannot be avoided.
-* **labelguard**: the shipped receiver with three rules judging each delivery before it is answered.
+* **labelguard**: the shipped receiver with three rules judging each delivery before it is answered, in the
+  process that `labelguard serve` has for that. Its processor time counts, too.
 
 Both run in one invocation, in turns, so that their ratio says something on any machine; absolute numbers do
 not. The load comes from a process of its own on the same machine and is bounded in requests. A second table
@@ -39,9 +40,10 @@ from rich.console import Console
 from rich.table import Table
 
 from labelguard.engine import Engine
+from labelguard.engine.link import EngineProcess
 from labelguard.events import Project
+from labelguard.heap import keep_what_is_there, tune_memory
 from labelguard.outbox import Outbox
-from labelguard.service import keep_what_is_there, tune_memory
 from labelguard.settings import Settings
 from labelguard.store import Store, records
 from labelguard.store.schema import annotation_versions, annotations as annotations_table, judgments
@@ -258,21 +260,17 @@ def floor_app(store: Store) -> Flask:
     return app
 
 
-def labelguard_app(store: Store) -> Flask:
-    """The shipped receiver on a project with three rules and a gold vault."""
+def labelguard_app(store: Store, apart: EngineProcess) -> Flask:
+    """The shipped receiver, and its engine's process, on a project with three rules and a gold vault."""
     settings = Settings(api_token=SecretStr("unused"), inline_deadline=5)
-
-    def clock() -> datetime:
-        return datetime.now(UTC)
-
     project = Project(id=PROJECT, title="Reviews", label_config=CONFIG)
 
     def prepare(conn: sa.Connection) -> None:
-        records.save_project(conn, project, clock())
+        records.save_project(conn, project, now())
         records.set_connection(
             conn, PROJECT, connected_at=START, webhook_id=1, webhook_url="", token_hash=hash_token(TOKEN)
         )
-        records.add_policy(conn, PROJECT, POLICY, clock())
+        records.add_policy(conn, PROJECT, POLICY, now())
         for task in range(0, 2000, GOLD_EVERY):
             result = {
                 "from_name": "sentiment",
@@ -280,12 +278,14 @@ def labelguard_app(store: Store) -> Flask:
                 "type": "choices",
                 "value": {"choices": [LABELS[task % len(LABELS)]]},
             }
-            records.add_gold(conn, PROJECT, task + 1, [result], "import:benchmark", clock())
+            records.add_gold(conn, PROJECT, task + 1, [result], "import:benchmark", now())
 
     store.write(prepare)
-    engine = Engine(store, clock)
+    engine = Engine(store, now, apart=apart)
     engine.start()
-    return create_app(store, engine, Outbox(store, engine, None, None, clock), None, settings, clock)
+    if not apart.wait(60):
+        raise SystemExit("The engine's process did not start in time.")
+    return create_app(store, engine, Outbox(store, engine, None, None, now), None, settings, now)
 
 
 def fill(store: Store, count: int) -> None:
@@ -353,7 +353,7 @@ def _count_on(conn: sa.Connection) -> None:
         conn.execute(sa.select(sa.func.setval(sequence, sa.select(sa.func.max(key)).scalar_subquery())))
 
 
-APPS: dict[str, Callable[[Store], Flask]] = {"floor": floor_app, "labelguard": labelguard_app}
+SERVICES = ("floor", "labelguard")
 
 
 def serve(name: str, url: str, stored: int, pipe: Connection) -> None:
@@ -361,15 +361,25 @@ def serve(name: str, url: str, stored: int, pipe: Connection) -> None:
     # It warns of every request that waits for a thread, which is what sixteen clients are for.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     tune_memory()
+    # As `labelguard serve` does: before there are threads, and a store.
+    apart = EngineProcess(url, now) if name == "labelguard" else None
     store = Store.open(url)
     fill(store, stored)
-    server = make_server(APPS[name](store), Settings(), port=0)
+    server = make_server(labelguard_app(store, apart) if apart is not None else floor_app(store), Settings(), port=0)
     keep_what_is_there()
     pipe.send(server.effective_port)
     threading.Thread(target=server.run, daemon=True).start()
     while pipe.recv() == "cpu":
-        pipe.send(time.process_time())
+        beside = apart.measured().get(("process_cpu_seconds_total", ()), 0.0) if apart is not None else 0.0
+        pipe.send(time.process_time() + beside)
+    if apart is not None:
+        apart.stop()
     store.close()
+
+
+def now() -> datetime:
+    """The services' clock."""
+    return datetime.now(UTC)
 
 
 # The load
@@ -496,16 +506,16 @@ def middle(runs: Sequence[Measured]) -> Measured:
 def compare(kind: str, requests: int, rounds: int, table: Table) -> None:
     """Both services in turns, with one and with sixteen clients."""
     with stores(kind) as new, ExitStack() as stack:
-        services = {name: stack.enter_context(running(name, new())) for name in APPS}
+        services = {name: stack.enter_context(running(name, new())) for name in SERVICES}
         for clients in (1, 16):
-            runs: dict[str, list[Measured]] = {name: [] for name in APPS}
+            runs: dict[str, list[Measured]] = {name: [] for name in SERVICES}
             for _ in range(rounds):
                 for name, service in services.items():
                     runs[name].append(service.measure(clients, requests))
             pairs = list(zip(runs["labelguard"], runs["floor"], strict=True))
             ratio = statistics.median(ours.rate / floor.rate for ours, floor in pairs)
             tail = statistics.median(ours.quantile(0.99) / floor.quantile(0.99) for ours, floor in pairs)
-            for name in APPS:
+            for name in SERVICES:
                 run, ours = middle(runs[name]), name == "labelguard"
                 table.add_row(
                     kind,

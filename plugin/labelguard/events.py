@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import msgspec
 
@@ -55,6 +55,15 @@ _MISSING = object()
 
 class BadDelivery(ValueError):
     """A webhook request that cannot be understood; the message is a sentence for the sender's admin."""
+
+    kind: ClassVar[Literal["malformed", "other_project"]] = "malformed"
+    """What monitoring counts it as."""
+
+
+class OtherProject(BadDelivery):
+    """A webhook request that came to the address of a project that it is not about."""
+
+    kind = "other_project"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +205,21 @@ class Event:
             return _event(redact(clean))
         except RecursionError:
             raise _too_deep() from None
+
+
+def read_for(project: int, body: bytes) -> Event:
+    """Parse one webhook request that came to a project's address.
+
+    Raises:
+        BadDelivery: it cannot be understood.
+        OtherProject: it is about another project.
+    """
+    event = Event.from_delivery({}, body)
+    if event.project is not None and event.project.id != project:
+        raise OtherProject(
+            f"The delivery is about project {event.project.id}, but came to project {project}'s address."
+        )
+    return event
 
 
 def _event(body: dict[str, Any]) -> Event:

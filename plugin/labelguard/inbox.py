@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
 
@@ -45,6 +44,33 @@ _DONE_WITH = Statement(
 _BODY = Statement(sa.select(inbox.c.body).where(inbox.c.id == sa.bindparam("delivery")))
 
 
+class Answerable(Protocol):
+    """Told when the sender of a delivery can be answered."""
+
+    def set(self) -> None:
+        """It can be answered now; told any number of times."""
+        ...
+
+    def is_set(self) -> bool:
+        """Whether that was told."""
+        ...
+
+
+class _Unasked:
+    """Nobody waits for an answer."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def set(self) -> None:
+        self._told = True
+
+    def is_set(self) -> bool:
+        return self._told
+
+
 @dataclass(slots=True, eq=False)
 class Delivery:
     """One delivery on its way through labelguard."""
@@ -72,7 +98,7 @@ class Delivery:
     """Whether all that became of it is committed."""
     found: bool = False
     """Whether it led to a finding, and so perhaps to actions."""
-    answerable: threading.Event = field(default_factory=threading.Event)
+    answerable: Answerable = field(default_factory=_Unasked)
     """Set when it is kept and judged, or could not be kept: there is nothing to wait for any more."""
 
     @property
@@ -100,11 +126,18 @@ class Delivery:
             self.answerable.set()
 
     @classmethod
-    def of(cls, project: int, event: Event, origin: Origin, received_at: datetime) -> Delivery:
-        """A delivery that just came in."""
+    def of(
+        cls, project: int, event: Event, origin: Origin, received_at: datetime, *, salt: str | None = None
+    ) -> Delivery:
+        """A delivery that just came in; with the same ``salt``, and saying the same, it is the same one."""
         # Two genuine deletions can look the same, since Label Studio reuses ids on SQLite.
-        digest = f"{event.digest}:{secrets.token_hex(8)}" if event.idempotent else event.digest
+        digest = f"{event.digest}:{salt or new_salt()}" if event.idempotent else event.digest
         return cls(project, event.action, digest, origin, received_at, event)
+
+
+def new_salt() -> str:
+    """What tells one request from another that says the same: 16 characters."""
+    return secrets.token_hex(8)
 
 
 def put_pending(conn: sa.Connection, deliveries: Sequence[Delivery]) -> None:

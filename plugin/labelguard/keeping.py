@@ -239,7 +239,7 @@ def keep_finding(
     return finding_id
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """What was raised, as text that can be kept."""
     return f"{type(error).__name__}: {error}"[:300].encode("utf-8", "replace").decode()
 

@@ -27,7 +27,7 @@ from labelguard.judgments import judgments_of
 from labelguard.keeping import Judged, LoadedPolicy, Made, described, keep_judged, storable
 from labelguard.labelconfig import LabelConfig
 from labelguard.policy import ActiveRule, BadPolicy, build_rules, load_policy
-from labelguard.registry import BrokenRegistry
+from labelguard.registry import BrokenRegistry, load_rules
 from labelguard.reviews import REVIEW_ACTIONS, keep_review
 from labelguard.rules import Finding, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
@@ -86,6 +86,16 @@ class Processor:
             policy = load_policy(row["text"] if row else "", f"policy of project {project}, version {version}")
             known = self._policies[project] = LoadedPolicy(version, policy, build_rules(policy))
         return known
+
+    def warm_up(self) -> None:
+        """Load rules and policies now: the first annotator to submit should not wait for imports."""
+        load_rules()
+        with self.store.read() as conn:
+            for project in records.list_projects(conn, connected=True):
+                try:
+                    self.policy(conn, project["id"])
+                except BadPolicy as error:
+                    log.error("policy_unusable", project=project["id"], reason=str(error))  # noqa: TRY400
 
     # Deliveries
 

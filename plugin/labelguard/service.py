@@ -8,12 +8,10 @@ Of what only one may do at a time, the store's roles decide who does it.
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
@@ -24,25 +22,19 @@ from flask import Flask
 
 from labelguard.connectors import ConnectorError, Notifier, Studio
 from labelguard.engine import Clock, Engine
+from labelguard.engine.link import EngineProcess
+from labelguard.heap import keep_what_is_there, tune_memory
 from labelguard.outbox import Outbox
-from labelguard.policy import BadPolicy
-from labelguard.registry import broken_bundles, load_connectors, load_rules
+from labelguard.registry import broken_bundles, load_connectors
 from labelguard.schedule import ElectedSchedule, Jobs
 from labelguard.settings import BadSettings, Settings, networks
-from labelguard.store import Store, records
+from labelguard.store import Store
 from labelguard.store.core import StoreError
 
 log = structlog.get_logger(__name__)
 
 ProcessKind = Literal["serve", "web", "worker"]
 """What a process does: everything, the HTTP side, or everything but that."""
-
-
-_ARENA_MAX = -8
-"""glibc's M_ARENA_MAX."""
-
-_ROUND = 20_000
-"""New objects after which the collector looks for cycles among them."""
 
 
 def utc_now() -> datetime:
@@ -88,31 +80,35 @@ class Service:
         from labelguard.web.metrics import Metrics
 
         app = Flask("labelguard-worker", static_folder=None)
-        app.register_blueprint(health_blueprint(self.store, self.engine, Metrics(self.store, self.clock), self.clock))
+        app.register_blueprint(
+            health_blueprint(self.store, self.engine, Metrics(self.store, self.engine, self.clock), self.clock)
+        )
         return app
 
 
 @contextmanager
-def opened(settings: Settings, clock: Clock = utc_now) -> Iterator[Service]:
+def opened(settings: Settings, clock: Clock = utc_now, apart: EngineProcess | None = None) -> Iterator[Service]:
     """Open the store and wire everything to it, with nothing running yet; closed at the end.
+
+    ``apart`` is the process in which deliveries are judged, if not in this one.
 
     Raises:
         StoreError: the store cannot be opened.
     """
     store = Store.open(settings.database_url)
     try:
-        yield wired(settings, store, clock)
+        yield wired(settings, store, clock, apart)
     finally:
         store.close()
 
 
-def wired(settings: Settings, store: Store, clock: Clock = utc_now) -> Service:
+def wired(settings: Settings, store: Store, clock: Clock = utc_now, apart: EngineProcess | None = None) -> Service:
     """Wire everything to an open store. Label Studio is not asked anything yet.
 
     Raises:
         ConnectorError: a connector is needed and not installed.
     """
-    engine = Engine(store, clock, keep_rejected=settings.keep_rejected)
+    engine = Engine(store, clock, keep_rejected=settings.keep_rejected, apart=apart)
     studio: Studio | None = None
     notifier: Notifier | None = None
     if key := settings.studio_api_key.get_secret_value():
@@ -144,7 +140,7 @@ class Running:
 
     def __enter__(self) -> Running:
         self._know_own_user()
-        self._warm_up()
+        self._service.engine.processor.warm_up()
         self._service.engine.retry_failed()
         self._service.engine.start()
         self._tender.start()
@@ -159,16 +155,6 @@ class Running:
             self._schedule.stop()
         self._tender.join()
         self._service.engine.stop()
-
-    def _warm_up(self) -> None:
-        """Load rules and policies now: the first annotator to submit should not wait for imports."""
-        load_rules()
-        with self._service.store.read() as conn:
-            for project in records.list_projects(conn, connected=True):
-                try:
-                    self._service.engine.processor.policy(conn, project["id"])
-                except BadPolicy as error:
-                    log.error("policy_unusable", project=project["id"], reason=str(error))  # noqa: TRY400
 
     def _know_own_user(self) -> None:
         """Ask Label Studio who we are there; until it answers, nothing of ours can come back as an event."""
@@ -216,7 +202,12 @@ def run(settings: Settings, kind: ProcessKind = "serve") -> None:
     if kind != "serve":
         _side_by_side(settings, kind)
     tune_memory()
-    with opened(settings) as service:
+    # Before anything else: it is a copy of this process, which must have no threads yet.
+    apart = EngineProcess(settings.database_url, utc_now) if settings.engine_process and kind != "worker" else None
+    with ExitStack() as stack:
+        if apart is not None:
+            stack.callback(apart.stop)
+        service = stack.enter_context(opened(settings, apart=apart))
         app = service.health_app() if kind == "worker" else service.app()
         server = make_server(app, settings)
 
@@ -230,29 +221,6 @@ def run(settings: Settings, kind: ProcessKind = "serve") -> None:
             keep_what_is_there()
             log.info("serving", kind=kind, host=settings.host, port=server.effective_port, store=service.store.where)
             server.run()
-
-
-def tune_memory() -> None:
-    """Let all threads allocate from two heaps.
-
-    glibc gives each thread one of its own and keeps in each what its largest moment needed: of 49 MiB that a
-    service grew by in half an hour under load, nothing was in use. https://sourceware.org/glibc/manual
-    """
-    # Elsewhere (musl, macOS) there is no such setting, and no such habit.
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
-
-
-def keep_what_is_there() -> None:
-    """Take what was loaded at the start out of the collector's rounds: it stays anyway.
-
-    Looking through all of it again and again held every thread up for a tenth of a second, a few times a minute
-    under load. Rounds are rarer, too: a delivery makes hundreds of objects and no cycles, and each round in the
-    midst of many doubled the slowest answers.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_ROUND, 20, 20)
 
 
 def _side_by_side(settings: Settings, kind: ProcessKind) -> None:

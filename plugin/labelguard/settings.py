@@ -106,6 +106,9 @@ class Settings(BaseModel):
     """Bytes; a larger delivery is refused with 413."""
     inline_deadline: float = Field(default=0.3, ge=0, le=10)
     """Seconds the receiver waits for the rules before it answers; the rest is done after."""
+    engine_process: bool = True
+    """Whether deliveries are judged in a process beside the one that speaks HTTP: it takes the memory of a second
+    process, and answers are faster by far under load."""
     reconcile_minutes: float = Field(default=5, gt=0)
     """Minutes between two looks at Label Studio for what the webhook missed."""
     nightly_at: Annotated[str, AfterValidator(_time_of_day)] = "03:00"
@@ -335,6 +338,8 @@ def _type_in_words(name: str) -> str:
         return "a whole number"
     if kind is float:
         return "a number"
+    if kind is bool:
+        return "true or false"
     if kind in (str, SecretStr):
         return "text"
     if choices := _choices(name) if name == "log_level" else ():

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from deliveries import NOW, PROJECT, annotation, created
 from guarded import guarded
-from labelguard import engine, inbox
-from labelguard.engine import Engine
+from labelguard import inbox
+from labelguard.engine import Engine, worker
+from labelguard.engine.intake import Intake
 from labelguard.events import Event
 from labelguard.inbox import Delivery
-from labelguard.intake import Intake
 from labelguard.processing import Batch
 from labelguard.store import schema
 from labelguard.store.core import StoreError
@@ -27,7 +27,7 @@ def test_what_is_in_hand_is_kept_as_pending(tmp_path: Path) -> None:
         delivery = Delivery.of(PROJECT, event, "webhook", NOW)
         # As the worker leaves it between looking at it and writing what it led to.
         delivery.state = "done"
-        Intake(guard.store, guard.clock).keep(delivery)
+        Intake(guard.store).keep(delivery)
         assert guard.inbox() == [("ANNOTATION_CREATED", "pending")]
         guard.engine.process_pending()
         assert guard.inbox() == [("ANNOTATION_CREATED", "done")]
@@ -38,8 +38,8 @@ def test_what_was_answered_and_not_written_is_done_by_the_next_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing was found, so the sender was told at once; then the process dies with the results in its memory."""
-    monkeypatch.setattr(engine, "_LINGER", 60)
-    monkeypatch.setattr(engine, "_TURN", 60)
+    monkeypatch.setattr(worker, "_LINGER", 60)
+    monkeypatch.setattr(worker, "_TURN", 60)
     with guarded(tmp_path) as guard:
         event = Event.from_delivery({}, created(annotation(11, "spam")))
         guard.engine.start()
@@ -48,12 +48,8 @@ def test_what_was_answered_and_not_written_is_done_by_the_next_process(
         with guard.store._backend.reader.connect() as conn:
             assert conn.scalars(sa.select(schema.inbox.c.state)).all() == ["pending"]
             assert conn.scalar(sa.select(sa.func.count()).select_from(schema.judgments)) == 0
-        guard.engine._worker, worker = None, guard.engine._worker
         monkeypatch.setattr(Batch, "write", Batch.close)
-        guard.engine._stopping.set()
-        guard.engine._work.set()
-        assert worker is not None
-        worker.join(60)
+        guard.engine.stop()
         monkeypatch.undo()
         Engine(guard.store, guard.clock).process_pending()
         assert guard.inbox() == [("ANNOTATION_CREATED", "done")]
@@ -62,8 +58,8 @@ def test_what_was_answered_and_not_written_is_done_by_the_next_process(
 
 def test_who_reads_finds_what_was_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page asks right after the save: what its annotation led to is written for it there and then."""
-    monkeypatch.setattr(engine, "_LINGER", 60)
-    monkeypatch.setattr(engine, "_TURN", 60)
+    monkeypatch.setattr(worker, "_LINGER", 60)
+    monkeypatch.setattr(worker, "_TURN", 60)
     with guarded(tmp_path) as guard:
         guard.engine.start()
         try:
@@ -77,8 +73,8 @@ def test_who_reads_finds_what_was_answered(tmp_path: Path, monkeypatch: pytest.M
 
 def test_nothing_follows_from_a_delivery_that_was_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was judged while the disk was waited for; its sender was told that it was not taken in, so it was not."""
-    monkeypatch.setattr(engine, "_LINGER", 60)
-    monkeypatch.setattr(engine, "_TURN", 60)
+    monkeypatch.setattr(worker, "_LINGER", 60)
+    monkeypatch.setattr(worker, "_TURN", 60)
     original = inbox.put_pending
 
     def fails_once(conn: sa.Connection, deliveries: list[Delivery]) -> None:
@@ -132,7 +128,7 @@ def test_an_id_out_of_a_commit_that_failed_does_not_stand_in_for_the_row(tmp_pat
         event = Event.from_delivery({}, created(annotation(11, "spam", "important")))
         delivery = Delivery.of(PROJECT, event, "webhook", NOW)
         delivery.id, delivery.state = 99, "done"
-        Intake(guard.store, guard.clock).keep(delivery)
+        Intake(guard.store).keep(delivery)
         assert guard.inbox() == [("ANNOTATION_CREATED", "pending")]
         assert delivery.id != 99
 

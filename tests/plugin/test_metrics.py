@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,7 +18,7 @@ from labelguard.connectors import ConnectorError
 from labelguard.outbox import Outbox
 from labelguard.schedule import Jobs
 from labelguard.settings import Settings
-from labelguard.store import Store, records, schema
+from labelguard.store import records, schema
 from labelguard.web.metrics import Metrics
 from webservice import NOW, Service, service, submission
 
@@ -44,7 +43,7 @@ def scrape(web: Service) -> dict[str, float]:
 
 def told(world: Guarded) -> dict[str, float]:
     """What the numbers of a labelguard without a web side are."""
-    return numbers(Metrics(world.store, world.clock).exposition().decode())
+    return numbers(Metrics(world.store, world.engine, world.clock).exposition().decode())
 
 
 @pytest.fixture
@@ -247,7 +246,7 @@ def test_two_services_in_one_process_do_not_share_numbers(web: Service, tmp_path
         assert 'labelguard_receive_seconds_count{status="200"}' not in scrape(second)
 
 
-def steps(store: Store, clock: Any) -> int:
+def steps(world: Guarded) -> int:
     """How many steps SQLite's machine takes for a scrape: what it costs, whatever else the machine does."""
     count = 0
 
@@ -262,11 +261,11 @@ def steps(store: Store, clock: Any) -> int:
     def leave(connection: sqlite3.Connection, *_: object) -> None:
         connection.set_progress_handler(None, 1)
 
-    sa.event.listen(store._backend.reader, "checkout", watch)
-    sa.event.listen(store._backend.reader, "checkin", leave)
-    Metrics(store, clock).exposition()
-    sa.event.remove(store._backend.reader, "checkout", watch)
-    sa.event.remove(store._backend.reader, "checkin", leave)
+    sa.event.listen(world.store._backend.reader, "checkout", watch)
+    sa.event.listen(world.store._backend.reader, "checkin", leave)
+    Metrics(world.store, world.engine, world.clock).exposition()
+    sa.event.remove(world.store._backend.reader, "checkout", watch)
+    sa.event.remove(world.store._backend.reader, "checkin", leave)
     return count
 
 
@@ -290,13 +289,13 @@ def test_a_scrape_costs_the_same_however_long_the_history(world: Guarded) -> Non
     world.take(created(annotation(11, *WRONG)))
     with world.store._backend.writer.begin() as conn:
         history(conn, 100)
-    few = steps(world.store, world.clock)
+    few = steps(world)
     with world.store._backend.writer.begin() as conn:
         conn.execute(sa.delete(schema.job_runs))
         conn.execute(sa.update(schema.inbox).values(digest=schema.inbox.c.digest + "a"))
         conn.execute(sa.update(schema.actions).values(key=schema.actions.c.key + "a"))
         history(conn, 2000)
-    many = steps(world.store, world.clock)
+    many = steps(world)
 
     assert few > 100
     assert many < 1.2 * few

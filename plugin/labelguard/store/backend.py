@@ -49,6 +49,10 @@ class Backend(Protocol):
         """Whether an error is about the database as a whole; the others are about the statement."""
         ...
 
+    def turn(self) -> AbstractContextManager[None]:
+        """Around one writing transaction: waits until it is this process' turn, where the database has no line."""
+        ...
+
     def exclusive(self, role: str, *, wait: bool) -> AbstractContextManager[Role | None]:
         """Hold a role; None where somebody else has it and ``wait`` is false."""
         ...

@@ -80,8 +80,11 @@ class Store:
     transaction begins by taking the one lock of all writers, so what it reads is the newest there is.
     """
 
-    def __init__(self, url: str, *, durable: bool = True) -> None:
-        """Use :meth:`open`. ``durable=False`` never waits for the disk: for stores that are thrown away."""
+    def __init__(self, url: str, *, durable: bool = True, single: bool = False) -> None:
+        """Use :meth:`open`. ``durable=False`` never waits for the disk: for stores that are thrown away.
+
+        ``single`` is for a process of one thread, beside one that keeps the file in order: it writes by itself.
+        """
         self._backend = _backend(url, durable=durable)
         self.where = self._backend.where
         """What messages call the store; without a password."""
@@ -91,6 +94,7 @@ class Store:
         self.before_reading: Callable[[], None] = _nothing
         """Called before each read: who answers before everything is written has it written now."""
         self._closed = False
+        self._single = single
         # What is put in line after the writer's end would wait for ever.
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
@@ -108,13 +112,13 @@ class Store:
         return isinstance(self._backend, Postgresql)
 
     @classmethod
-    def open(cls, url: str, *, durable: bool = True) -> Store:
+    def open(cls, url: str, *, durable: bool = True, single: bool = False) -> Store:
         """Open a store and bring its schema up to date.
 
         Raises:
             StoreError: it cannot be opened, or was written by a newer labelguard.
         """
-        store = cls(url, durable=durable)
+        store = cls(url, durable=durable, single=single)
         try:
             with store._backend.upgrading() as conn:
                 upgrade(conn)
@@ -127,8 +131,9 @@ class Store:
         except (SQLAlchemyError, OSError) as error:
             store._backend.close()
             raise StoreError(f"The store {store.where} cannot be opened: {_reason(error)}") from None
-        store._backend.opened()
-        store._thread.start()
+        if not single:
+            store._backend.opened()
+            store._thread.start()
         return store
 
     @staticmethod
@@ -193,7 +198,10 @@ class Store:
         with self._closing:
             if self._closed:
                 raise StoreError("The store is closed.")
-            self._jobs.put(writing)
+            if not self._single:
+                self._jobs.put(writing)
+                return writing
+        self._commit([writing])
         return writing
 
     @contextmanager
@@ -228,7 +236,8 @@ class Store:
                 return
             self._closed = True
             self._jobs.put(None)
-        self._thread.join()
+        if not self._single:
+            self._thread.join()
         self._let_go()
         self._backend.close()
 
@@ -251,7 +260,7 @@ class Store:
 
     def _commit(self, jobs: list[Writing[Any]]) -> None:
         try:
-            with self.instruments.commit(len(jobs)), self._begun() as conn:
+            with self.instruments.commit(len(jobs)), self._backend.turn(), self._begun() as conn:
                 for job in jobs:
                     self._run(conn, job, alone=len(jobs) == 1)
         except _RolledBack:

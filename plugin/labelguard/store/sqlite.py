@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from labelguard.store.backend import Role, StoreError, as_json
+from labelguard.store.line import Line
 from labelguard.store.statements import command
 
 LOCK_SECONDS = 10.0
@@ -51,6 +52,7 @@ class Sqlite:
         self.reader = _engine(url, begin="BEGIN", durable=durable, read_only=True)
         # Its own engine: IMMEDIATE takes the write lock up front, where waiting for it is still harmless.
         self.writer = _engine(url, begin="BEGIN IMMEDIATE", durable=durable)
+        self._line = Line(self.path)
         self._closed = threading.Event()
         self._checkpointer: threading.Thread | None = None
 
@@ -87,6 +89,10 @@ class Sqlite:
         # bind) have no code.
         return code is not None and code & 0xFF not in _JOBS_OWN
 
+    def turn(self) -> AbstractContextManager[None]:
+        """Around one writing transaction: waits until it is this process' turn."""
+        return self._line.turn(LOCK_SECONDS)
+
     @contextmanager
     def exclusive(self, role: str, *, wait: bool) -> Iterator[Role | None]:
         """Hold a role by locking a file beside the store's."""
@@ -110,6 +116,7 @@ class Sqlite:
             self._checkpointer.join()
         self.reader.dispose()
         self.writer.dispose()
+        self._line.close()
 
 
 class _FileRole:

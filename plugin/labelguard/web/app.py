@@ -78,7 +78,7 @@ def create_app(
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
 
-    metrics = Metrics(store, clock)
+    metrics = Metrics(store, engine, clock)
     # Made at random for each start when not configured: people sign in again after a restart.
     secret = settings.secret_key.get_secret_value() or secrets.token_urlsafe(32)
     sessions = Sessions(secret, settings.api_token.get_secret_value(), store, clock)

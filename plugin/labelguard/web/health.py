@@ -47,7 +47,7 @@ def health_blueprint(store: Store, engine: Engine, metrics: Metrics, clock: Cloc
             "worker": _worker(store, engine, clock),
         }
         problems = {name: problem for name, problem in checks.items() if problem}
-        worries = {"label_studio": _studio(store), "actions": _actions(store)}
+        worries = {"label_studio": _studio(store), "actions": _actions(store), "engine_process": _apart(engine)}
         response = jsonify(
             {
                 "ready": not problems,
@@ -113,6 +113,15 @@ def _worker(store: Store, engine: Engine, clock: Clock) -> str | None:
         return "The queue cannot be read."
     if age > _STUCK_AFTER.total_seconds():
         return f"{length} deliveries are waiting, the oldest for {age:.0f} seconds: the rules do not keep up."
+    return None
+
+
+def _apart(engine: Engine) -> str | None:
+    if engine.apart_is_missing:
+        return (
+            "The engine's own process is not there: deliveries are judged in the web's, more slowly. It is started "
+            "again by itself; look into the log for why it ended."
+        )
     return None
 
 

@@ -7,7 +7,7 @@ must stay cheap exactly when the service is not well.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -16,7 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from labelguard import distrust
-from labelguard.engine import Clock
+from labelguard.engine import Clock, Engine
+from labelguard.engine.wire import Key
 from labelguard.instruments import Instruments
 from labelguard.outbox import IN_PAGE
 from labelguard.store import Store, records, schema
@@ -34,11 +35,11 @@ _WAITING = sa.text(schema.WAITING_FINDINGS)
 class Metrics:
     """One application's numbers: those of its store and those of its process."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, engine: Engine, clock: Clock) -> None:
         self.instruments: Instruments = store.instruments
         self._registry = CollectorRegistry()
         self._registry.register(_StoreCollector(store, clock))
-        self._registry.register(_Others(store.instruments.registry))
+        self._registry.register(_Others(store.instruments.registry, engine))
 
     def exposition(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -46,16 +47,48 @@ class Metrics:
 
 
 class _Others(Collector):
-    """The instruments of a process, which more than one application may tell of."""
+    """The instruments of a process, which more than one application may tell of, and of its engine's process."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, engine: Engine) -> None:
         self._others = registry
+        self._engine = engine
 
     def describe(self) -> list[Metric]:
         return []
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._others.collect()
+        apart = self._engine.measured_apart()
+        for family in self._others.collect():
+            if apart is not None and family.name.startswith("labelguard_"):
+                _add(family, apart)
+            yield family
+        if apart is not None:
+            up = not self._engine.apart_is_missing
+            yield _gauge("labelguard_engine_process_up", "1 where the engine's own process is there.", float(up))
+            for name, text in _OF_THE_ENGINE.items():
+                if (number := apart.get((name, ()))) is not None:
+                    of = _total if name.endswith("_total") else _gauge
+                    yield of(f"labelguard_engine_{name.removesuffix('_total')}", text, number)
+
+
+_OF_THE_ENGINE = {
+    "process_resident_memory_bytes": "Memory of the engine's own process.",
+    "process_cpu_seconds_total": "Processor time that the engine's own process took since it began.",
+    "process_open_fds": "Open files of the engine's own process.",
+}
+
+
+def _add(family: Metric, apart: Mapping[Key, float]) -> None:
+    """Add what another process counted to what this one did."""
+    own = {(sample.name, tuple(sorted(sample.labels.items()))) for sample in family.samples}
+    family.samples = [
+        sample._replace(value=sample.value + apart.get((sample.name, tuple(sorted(sample.labels.items()))), 0.0))
+        for sample in family.samples
+    ]
+    names = {f"{family.name}{suffix}" for suffix in ("_total", "_bucket", "_count", "_sum")}
+    for (name, labels), value in apart.items():
+        if name in names and (name, labels) not in own:
+            family.add_sample(name, dict(labels), value)
 
 
 class _StoreCollector(Collector):

@@ -13,7 +13,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from labelguard.engine import Engine
 from labelguard.errors import json_error
-from labelguard.events import BadDelivery, Event
+from labelguard.events import BadDelivery
 from labelguard.settings import Settings
 from labelguard.store import Store, schema
 from labelguard.store.core import StoreError
@@ -65,20 +65,14 @@ def webhook_blueprint(store: Store, engine: Engine, settings: Settings, metrics:
                 size,
             )
         try:
-            event = Event.from_delivery({}, body)
+            receipt, action = engine.take_in(project, body, wait=settings.inline_deadline)
         except BadDelivery as error:
-            measured.refused("malformed")
+            measured.refused(error.kind)
             return _refused(400, str(error), project, len(body))
-        if event.project is not None and event.project.id != project:
-            measured.refused("other_project")
-            reason = f"The delivery is about project {event.project.id}, but came to project {project}'s address."
-            return _refused(400, reason, project, len(body))
-
-        receipt = engine.receive(project, event, wait=settings.inline_deadline)
-        measured.taken(event.action, duplicate=receipt.duplicate, inline=receipt.processed)
+        measured.taken(action, duplicate=receipt.duplicate, inline=receipt.processed)
         if log.isEnabledFor(logging.INFO):
             with structlog.contextvars.bound_contextvars(delivery=receipt.delivery):
-                log.info("A delivery was taken in: %s of project %d", event.action, project)
+                log.info("A delivery was taken in: %s of project %d", action, project)
         return Response(msgspec.json.encode(receipt), mimetype="application/json")
 
     def _refused(status: int, reason: str, project: int, size: int) -> Response:
