@@ -478,7 +478,8 @@ class Batch:
             # Before the write, where it would keep every other writer waiting.
             people = {f"annotator:{one.author}" for one in judged}
             self._processor.learn(view, people, {subject_of_task(task) for task, _deleted in self._tasks.values()})
-        for one, finding in self._store.write(job):
+        # What a power cut takes back of it stands in the inbox as to be processed; nothing was done about it yet.
+        for one, finding in self._store.write(job, lazily=not self.presses):
             one.delivery.found = True
             log.info("finding_made", delivery=one.delivery.id, finding=finding, annotation=one.annotation.id)
         self._begin()

@@ -69,9 +69,13 @@ class _ScratchStore(Store):
         yield self._connection()
 
     def submit(
-        self, job: Callable[[sa.Connection], T], then: Callable[[BaseException | None], None] | None = None
+        self,
+        job: Callable[[sa.Connection], T],
+        then: Callable[[BaseException | None], None] | None = None,
+        *,
+        lazily: bool = False,
     ) -> Writing[T]:
-        writing = Writing(job, then)
+        writing = Writing(job, lazily, then)
         connection = self._connection()
         # Straight to the driver: SQLAlchemy's own savepoints take longer than many a job.
         driver: Any = connection.connection.dbapi_connection

@@ -19,14 +19,14 @@ from labelguard.inbox import Delivery
 from labelguard.keeping import described
 from labelguard.processing import Batch, Processor
 from labelguard.store import Store
-from labelguard.store.core import StoreError
+from labelguard.store.core import Role, StoreError
 
 log = structlog.get_logger(__name__)
 
 _BATCH = 100
 
 _TURN = 0.05
-"""Seconds for which the worker of one process keeps its role while there is work."""
+"""Seconds for which the worker of one process keeps its role while there is work and another waits for it."""
 
 _LINGER = 0.003
 """Seconds within that time in which a further delivery is waited for before what was looked at is written."""
@@ -118,6 +118,8 @@ class Worker:
         # By project; only who holds the engine's role works with them.
         self._hands: dict[int, _Hand] = {}
         self._holder: threading.Thread | None = None
+        # On PostgreSQL a transaction takes long, however little it writes.
+        self._few = _TOGETHER if store.shared else _IN_A_PAUSE
         # Something that was in hand was let go of: it is in the inbox.
         self._dropped = False
 
@@ -171,8 +173,8 @@ class Worker:
         """Process everything there is in order, in this thread; returns how many deliveries."""
         count = 0
         while not self._ends:
-            with self._store.exclusive("engine"):
-                done = self._process_while_held()
+            with self._store.exclusive("engine") as role:
+                done = self._process_while_held(role)
             count += done
             if not done:
                 break
@@ -182,8 +184,8 @@ class Worker:
     def _ends(self) -> bool:
         return self.stopping.is_set() and self._thread is not None
 
-    def _process_while_held(self) -> int:
-        """Process deliveries for as long as one process may keep the others of a store waiting."""
+    def _process_while_held(self, role: Role) -> int:
+        """Process deliveries until there are none, or another has waited for the role for a turn."""
         count, until = 0, time.monotonic() + _TURN
         self._holder = threading.current_thread()
         # Another process may have held the role meanwhile: it left some, or did what is at hand here.
@@ -193,8 +195,12 @@ class Worker:
             while batch := self._next_batch():
                 self._process(batch)
                 count += len(batch)
-                if time.monotonic() >= until or self._ends:
+                if self._ends:
                     break
+                if time.monotonic() >= until:
+                    if role.wanted():
+                        break
+                    until = time.monotonic() + _TURN
             self._write()
         finally:
             self._drop()
@@ -243,7 +249,7 @@ class Worker:
         """Whether there are deliveries at hand, waiting a moment for them if need be."""
         if self._thread is threading.current_thread() and not self._door:
             # Somebody is answered and busy with that: a few are written now, where many would hold up the next.
-            if sum(len(hand.batch) for hand in self._hands.values()) >= _IN_A_PAUSE:
+            if sum(len(hand.batch) for hand in self._hands.values()) >= self._few:
                 self._write()
             # Taking the role again, and looking in the store, take longer than the next one may be away.
             self._door.listen(_LINGER)

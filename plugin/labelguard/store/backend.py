@@ -22,6 +22,10 @@ class Role(Protocol):
         """Whether it is held still: a database may let go of it when the connection breaks."""
         ...
 
+    def wanted(self) -> bool:
+        """Whether somebody waits for it, or has it by now."""
+        ...
+
 
 class Backend(Protocol):
     """One kind of database: how to reach it, how to lock it, and what its errors mean."""
@@ -51,6 +55,10 @@ class Backend(Protocol):
 
     def turn(self) -> AbstractContextManager[None]:
         """Around one writing transaction: waits until it is this process' turn, where the database has no line."""
+        ...
+
+    def prepare(self, conn: sa.Connection, *, lazily: bool) -> None:
+        """Before a writing transaction: whether its end waits for the disk, as it does unless told otherwise."""
         ...
 
     def exclusive(self, role: str, *, wait: bool) -> AbstractContextManager[Role | None]:

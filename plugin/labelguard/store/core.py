@@ -40,6 +40,8 @@ class Writing(Generic[T]):
     """A job in the writer's line."""
 
     run: Callable[[sa.Connection], T]
+    lazily: bool = False
+    """Whether it need not be on the disk when it is done."""
     then: Callable[[BaseException | None], None] | None = None
     """Told when it is done: for what waits otherwise than by :meth:`wait`."""
     done: threading.Event = field(default_factory=threading.Event)
@@ -172,20 +174,26 @@ class Store:
         finally:
             conn.close()
 
-    def write(self, job: Callable[[sa.Connection], T]) -> T:
+    def write(self, job: Callable[[sa.Connection], T], *, lazily: bool = False) -> T:
         """Run a job on the writer, wait until it is committed, and return what it returned.
 
-        A job that raises is rolled back alone; the others of its group are committed.
+        A job that raises is rolled back alone; the others of its group are committed. What is written ``lazily``
+        is there for everybody and outlives this process, but a power cut may take it back until something else
+        is written: for what is done again then.
 
         Raises:
             StoreError: nothing was written because the store cannot be.
         """
         if threading.current_thread() is self._thread:
             raise RuntimeError("a write job must not wait for another write job")
-        return self.submit(job).wait()
+        return self.submit(job, lazily=lazily).wait()
 
     def submit(
-        self, job: Callable[[sa.Connection], T], then: Callable[[BaseException | None], None] | None = None
+        self,
+        job: Callable[[sa.Connection], T],
+        then: Callable[[BaseException | None], None] | None = None,
+        *,
+        lazily: bool = False,
     ) -> Writing[T]:
         """Put a job in the writer's line, where jobs are run in the order in which they came.
 
@@ -194,7 +202,7 @@ class Store:
         Raises:
             StoreError: the store is closed.
         """
-        writing = Writing(job, then)
+        writing = Writing(job, lazily, then)
         with self._closing:
             if self._closed:
                 raise StoreError("The store is closed.")
@@ -260,7 +268,8 @@ class Store:
 
     def _commit(self, jobs: list[Writing[Any]]) -> None:
         try:
-            with self.instruments.commit(len(jobs)), self._backend.turn(), self._begun() as conn:
+            lazily = all(job.lazily for job in jobs)
+            with self.instruments.commit(len(jobs)), self._backend.turn(), self._begun(lazily) as conn:
                 for job in jobs:
                     self._run(conn, job, alone=len(jobs) == 1)
         except _RolledBack:
@@ -277,11 +286,12 @@ class Store:
                     job.finish()
 
     @contextmanager
-    def _begun(self) -> Iterator[sa.Connection]:
+    def _begun(self, lazily: bool = False) -> Iterator[sa.Connection]:
         """A writing transaction, on a connection that is kept: getting one takes longer than many a job."""
         fresh = self._conn is None
         if self._conn is None:
             self._conn = self._backend.writer.connect()
+        self._backend.prepare(self._conn, lazily=lazily)
         try:
             transaction = self._conn.begin()
         except sa.exc.DBAPIError as error:
@@ -290,6 +300,7 @@ class Store:
             # The server was started again meanwhile, and nothing was done yet.
             self._let_go()
             self._conn = self._backend.writer.connect()
+            self._backend.prepare(self._conn, lazily=lazily)
             transaction = self._conn.begin()
         with transaction:
             yield self._conn

@@ -61,8 +61,16 @@ _LOCKED = "55P03"
 # Keys are the database's own; a store in a schema of its own has locks of its own.
 _KEY = "hashtextextended('labelguard:' || coalesce(current_schema(), '') || ':{}', 0)"
 _TAKE_WRITER = f"SELECT pg_advisory_xact_lock({_KEY.format('writer')})"
+_TAKE_WRITER_LAZILY = _TAKE_WRITER.replace("SELECT ", "SELECT set_config('synchronous_commit', 'off', true), ", 1)
+# A key of 64 bits is kept in two halves: https://www.postgresql.org/docs/current/view-pg-locks.html
+_WAITING = """SELECT EXISTS (
+    SELECT FROM pg_locks JOIN pg_database ON pg_locks.database = pg_database.oid
+    WHERE datname = current_database() AND locktype = 'advisory' AND objsubid = 1 AND NOT granted
+    AND (classid::bigint << 32) | objid::bigint = {}
+)"""
 
 _PATIENT = "labelguard_patient"
+_LAZILY = "labelguard_lazily"
 
 
 class Postgresql:
@@ -129,7 +137,7 @@ class Postgresql:
                 conn.exec_driver_sql("SET LOCAL lock_timeout = 0")
                 conn.exec_driver_sql("SET LOCAL statement_timeout = 0")
                 conn.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '10min'")
-            conn.exec_driver_sql(_TAKE_WRITER)
+            conn.exec_driver_sql(_TAKE_WRITER_LAZILY if conn.get_execution_options().get(_LAZILY) else _TAKE_WRITER)
 
     def exists(self) -> bool:
         """Whether the database has our tables."""
@@ -163,6 +171,14 @@ class Postgresql:
         """Around one writing transaction: the lock that it begins with has a line."""
         return nullcontext()
 
+    def prepare(self, conn: sa.Connection, *, lazily: bool) -> None:
+        """Before a writing transaction: whether its end waits for the disk.
+
+        Where it does not, the next one that does takes it along: https://www.postgresql.org/docs/current/wal-async-commit.html
+        """
+        if conn.get_execution_options().get(_LAZILY, False) != lazily:
+            conn.execution_options(**{_LAZILY: lazily})
+
     @contextmanager
     def exclusive(self, role: str, *, wait: bool) -> Iterator[Role | None]:
         """Hold a role by an advisory lock of a session of its own."""
@@ -171,7 +187,7 @@ class Postgresql:
         if raw is None:
             yield None
             return
-        held = _SessionRole(raw)
+        held = _SessionRole(raw, key)
         with self._lock:
             self._holding.add(held)
             if self._keeper is None:
@@ -182,7 +198,7 @@ class Postgresql:
         finally:
             with self._lock:
                 self._holding.discard(held)
-            held.release(key)
+            held.release()
 
     def _taken(self, role: str, key: str, *, wait: bool) -> PoolProxiedConnection | None:
         """A session that has the lock; None where another has it and we do not wait."""
@@ -233,8 +249,9 @@ class Postgresql:
 class _SessionRole:
     """A role that a session holds; when the session ends, so does the role."""
 
-    def __init__(self, raw: PoolProxiedConnection) -> None:
+    def __init__(self, raw: PoolProxiedConnection, key: str) -> None:
         self._raw = raw
+        self._key = key
         self._session = _driver(raw)
         self._lost = False
 
@@ -248,10 +265,18 @@ class _SessionRole:
                 self._lost = True
         return not self._lost
 
-    def release(self, key: str) -> None:
+    def wanted(self) -> bool:
+        """Whether somebody waits for it, or may have it since the session ended."""
+        try:
+            return bool(self._session.execute(_WAITING.format(self._key)).fetchone()[0])
+        except Exception:  # noqa: BLE001 - whatever it is, this session is of no use any more
+            self._lost = True
+            return True
+
+    def release(self) -> None:
         """Give the role back, and the session to the pool."""
         try:
-            self._session.execute(f"SELECT pg_advisory_unlock({key}); SET idle_session_timeout = 0")
+            self._session.execute(f"SELECT pg_advisory_unlock({self._key}); SET idle_session_timeout = 0")
         except Exception:  # noqa: BLE001 - it ends with the session
             self._raw.invalidate()
         else:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -36,6 +37,9 @@ _CHECKPOINT_SECONDS = 0.5
 _CHECKPOINT_PAGES = 4000
 """Pages of the write-ahead log after which the writer itself empties it: by then next to nothing is left to do."""
 
+_LAZILY = "lazily"
+"""What a connection's notes call whether its transactions end without waiting for the disk."""
+
 _READER_CACHE = 512
 """KiB of pages that each of the many readers keeps: what it leaves out, the system's own cache has."""
 
@@ -52,6 +56,7 @@ class Sqlite:
         self.reader = _engine(url, begin="BEGIN", durable=durable, read_only=True)
         # Its own engine: IMMEDIATE takes the write lock up front, where waiting for it is still harmless.
         self.writer = _engine(url, begin="BEGIN IMMEDIATE", durable=durable)
+        self._durable = durable
         self._line = Line(self.path)
         self._closed = threading.Event()
         self._checkpointer: threading.Thread | None = None
@@ -93,21 +98,39 @@ class Sqlite:
         """Around one writing transaction: waits until it is this process' turn."""
         return self._line.turn(LOCK_SECONDS)
 
+    def prepare(self, conn: sa.Connection, *, lazily: bool) -> None:
+        """Before a writing transaction: whether its end waits for the disk.
+
+        Where it does not, the next one that does takes it along: https://www.sqlite.org/pragma.html#pragma_synchronous
+        """
+        if self._durable and conn.info.get(_LAZILY, False) != lazily:
+            command(conn, f"PRAGMA synchronous={'NORMAL' if lazily else 'FULL'}")
+            conn.info[_LAZILY] = lazily
+
     @contextmanager
     def exclusive(self, role: str, *, wait: bool) -> Iterator[Role | None]:
-        """Hold a role by locking a file beside the store's."""
-        path = self.path.with_name(f"{self.path.name}-{role}.lock")
-        try:
-            handle = path.open("a")
-        except OSError as error:
-            raise StoreError(f"The lock {path} cannot be taken: {error.strerror or error}") from None
-        with handle:
+        """Hold a role by locking a file beside the store's.
+
+        Who waits for it keeps another locked meanwhile: that shows, and who gives the role away and wants it back
+        has to wait behind.
+        """
+        with self._lock(role) as handle, self._lock(f"next-{role}") as turnstile:
             try:
+                if wait:
+                    fcntl.flock(turnstile, fcntl.LOCK_EX)
                 fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield None
             else:
-                yield _FileRole()
+                fcntl.flock(turnstile, fcntl.LOCK_UN)
+                yield _FileRole(turnstile)
+
+    def _lock(self, name: str) -> IO[str]:
+        path = self.path.with_name(f"{self.path.name}-{name}.lock")
+        try:
+            return path.open("a")
+        except OSError as error:
+            raise StoreError(f"The lock {path} cannot be taken: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Let go of the file."""
@@ -120,9 +143,21 @@ class Sqlite:
 
 
 class _FileRole:
+    def __init__(self, turnstile: IO[str]) -> None:
+        self._turnstile = turnstile
+
     def held(self) -> bool:
         """The lock ends with its process, never before."""
         return True
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for it."""
+        try:
+            fcntl.flock(self._turnstile, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._turnstile, fcntl.LOCK_UN)
+        return False
 
 
 def _engine(url: URL, *, begin: str, durable: bool, read_only: bool = False) -> sa.Engine:
