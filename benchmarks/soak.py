@@ -469,6 +469,16 @@ class Sample:
     effects: float
 
 
+def whole(process: psutil.Process) -> list[psutil.Process]:
+    """The service's processes: the one that speaks HTTP, and its engine's."""
+    return [process, *process.children(recursive=True)]
+
+
+def processor_time(process: psutil.Process) -> float:
+    """Seconds of a core that the service has taken."""
+    return sum(sum(each.cpu_times()[:2]) for each in whole(process))
+
+
 def look(process: psutil.Process, port: int, store: Path | None, minutes: float) -> Sample:
     """Take one sample."""
     found: dict[str, float] = {}
@@ -481,9 +491,9 @@ def look(process: psutil.Process, port: int, store: Path | None, minutes: float)
         stored += sum(file.stat().st_size for file in store.parent.glob(store.name + "-wal"))
     return Sample(
         minutes,
-        memory=process.memory_info().rss / 2**20,
-        files=process.num_fds(),
-        threads=process.num_threads(),
+        memory=sum(each.memory_info().rss for each in whole(process)) / 2**20,
+        files=sum(each.num_fds() for each in whole(process)),
+        threads=sum(each.num_threads() for each in whole(process)),
         store=stored / 2**20,
         pending=found["labelguard_pending"],
         oldest=found["labelguard_pending_oldest_seconds"],
@@ -570,11 +580,14 @@ def run(minutes: float, rate: float, database_url: str | None, flat: float, keep
             thread.start()
         samples: list[Sample] = []
         table = Table(*COLUMNS)
-        process.cpu_percent()
+        used, at = processor_time(process), time.monotonic()
         print(" | ".join(COLUMNS), flush=True)
 
         def note() -> None:
-            cells = row(load, samples[-1], process.cpu_percent())
+            nonlocal used, at
+            before, began = used, at
+            used, at = processor_time(process), time.monotonic()
+            cells = row(load, samples[-1], 100 * (used - before) / (at - began))
             table.add_row(*cells)
             print(" | ".join(cells), flush=True)
 

@@ -228,7 +228,7 @@ def _side_by_side(settings: Settings, kind: ProcessKind) -> None:
     if settings.database_url.startswith("sqlite"):
         problems.append(
             f"`labelguard {kind}` works side by side with other processes, which a store in SQLite cannot: run "
-            "`labelguard serve`, which does everything in one process, or set LABELGUARD_DATABASE_URL to a "
+            "`labelguard serve`, which does everything by itself, or set LABELGUARD_DATABASE_URL to a "
             "PostgreSQL database."
         )
     if kind == "web" and not settings.secret_key.get_secret_value():

@@ -49,6 +49,7 @@ def test_a_working_service_is_ready(web: Service) -> None:
             "worker": {"ok": True},
             "label_studio": {"ok": True},
             "actions": {"ok": True},
+            "engine_process": {"ok": True},
         },
     }
 

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from deliveries import NOW, PROJECT, annotation, created
 from guarded import Guarded, guarded
 from labelguard import inbox
+from labelguard.engine.intake import Intake
 from labelguard.events import Event
 from labelguard.inbox import Delivery
-from labelguard.intake import Intake
 from labelguard.store.core import StoreError
 
 
@@ -74,7 +74,7 @@ def test_what_comes_while_the_writer_is_busy_is_written_together(
         original(conn, deliveries)
 
     monkeypatch.setattr(inbox, "put_pending", put)
-    intake, all_of_them = Intake(guard.store, guard.clock), [delivery(n) for n in range(1, 9)]
+    intake, all_of_them = Intake(guard.store), [delivery(n) for n in range(1, 9)]
     with ThreadPoolExecutor(8) as pool:
         with busy(guard):
             kept = [pool.submit(intake.keep, each) for each in all_of_them]
@@ -89,7 +89,7 @@ def test_what_comes_while_the_writer_is_busy_is_written_together(
 
 def test_everybody_who_waited_is_told_when_the_store_fails(guard: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody takes a failed commit for a receipt, and the next delivery is not held up by it."""
-    intake = Intake(guard.store, guard.clock)
+    intake = Intake(guard.store)
 
     def fails(conn: sa.Connection, deliveries: Any) -> None:
         raise sa.exc.OperationalError("INSERT", {}, FullDisk("database or disk is full"))
@@ -118,7 +118,7 @@ class FullDisk(Exception):
 
 def test_the_same_delivery_twice_at_once_is_one_row(guard: Guarded) -> None:
     """A sender that repeats itself before it is answered changes nothing."""
-    intake, first, second = Intake(guard.store, guard.clock), delivery(1), delivery(1)
+    intake, first, second = Intake(guard.store), delivery(1), delivery(1)
     with ThreadPoolExecutor(2) as pool:
         with busy(guard):
             kept = [pool.submit(intake.keep, first)]
@@ -135,12 +135,12 @@ def test_the_same_delivery_twice_at_once_is_one_row(guard: Guarded) -> None:
 
 def test_deliveries_come_out_in_the_order_in_which_they_came(guard: Guarded) -> None:
     """Whether they are at hand or only in the inbox; each once, and one at hand as what it is."""
-    intake = Intake(guard.store, guard.clock)
+    intake = Intake(guard.store)
     first, second, third, again = delivery(1), delivery(2), delivery(3), delivery(3)
     intake.keep(first)
-    intake.keep(second, at_hand=lambda: None)
-    intake.keep(third, at_hand=lambda: None)
-    intake.keep(again, at_hand=lambda: None)
+    intake.keep(second, at_hand=True)
+    intake.keep(third, at_hand=True)
+    intake.keep(again, at_hand=True)
 
     found = intake.oldest(10)
     assert [each.id for each in found] == [first.id, second.id, third.id]
@@ -168,7 +168,7 @@ def test_what_is_done_leaves_the_memory_by_itself(guard: Guarded) -> None:
 
 def test_a_closed_store_takes_nothing_in(guard: Guarded) -> None:
     """And says so, however often it is asked."""
-    intake = Intake(guard.store, guard.clock)
+    intake = Intake(guard.store)
     guard.store.close()
     for number in (1, 2):
         with pytest.raises(StoreError, match="is closed"):

@@ -116,7 +116,7 @@ def test_a_store_in_sqlite_is_for_one_process(tmp_path: Path, kind: str) -> None
     assert process.process.wait(240) == 2
     assert process.said() == (
         f"`labelguard {kind}` works side by side with other processes, which a store in SQLite cannot: run "
-        "`labelguard serve`, which does everything in one process, or set LABELGUARD_DATABASE_URL to a PostgreSQL "
+        "`labelguard serve`, which does everything by itself, or set LABELGUARD_DATABASE_URL to a PostgreSQL "
         "database.\n"
     )
 

@@ -86,7 +86,7 @@ def test_an_error_with_lines_in_it_stays_one_line_of_json(web: Service, monkeypa
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError(f"boom\n{FORGED}\x1b[2J")
 
-    monkeypatch.setattr(web.engine, "receive", broken)
+    monkeypatch.setattr(web.engine, "take_in", broken)
     for as_json in (True, False):
         log = io.StringIO()
         configure("INFO", json=as_json, stream=log)

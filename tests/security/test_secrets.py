@@ -168,7 +168,7 @@ def test_an_error_inside_tells_nobody_outside(web: Service, monkeypatch: pytest.
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError(f"cannot reach postgresql://user:{MARK}@db with Authorization: Bearer {MARK}{'a' * 20}")
 
-    monkeypatch.setattr(web.engine, "receive", broken)
+    monkeypatch.setattr(web.engine, "take_in", broken)
     answer = web.deliver(submission("spam"))
     assert answer.status_code == 500
     assert answer.json == {"error": "Something went wrong inside labelguard. Its log has the details."}

@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def serve() -> None:
-    """Run the service in one process: webhook receiver, page, API, status page and schedule."""
+    """Run the whole service: webhook receiver, page, API, status page and schedule."""
     _run("serve")
 
 
