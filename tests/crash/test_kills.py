@@ -53,6 +53,7 @@ def test_killed_at_random_moments(tmp_path: Path, store_on: str, enterprise: boo
         made.settle(300)
         tally = made.fleet.tally()
         assert tally["random"] >= min(20, DELIVERIES // 100)
+        assert tally["engine"] >= 2
         assert tally["between call and recording"] >= 2
         proved(made)
 

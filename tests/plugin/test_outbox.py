@@ -87,6 +87,10 @@ class Loose:
         """Until it was lost."""
         return self.there
 
+    def wanted(self) -> bool:
+        """Nobody waits for it."""
+        return False
+
     def lose(self) -> None:
         """The connection breaks."""
         self.there = False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,6 +18,8 @@ from databases import database_url, tamper
 from labelguard.events import Project, Task
 from labelguard.store import Store, postgresql, records, schema, sqlite
 from labelguard.store.core import StoreError
+from labelguard.store.line import Line
+from processes import soon
 
 EXAMPLES = "it looks like sqlite:////var/lib/labelguard.sqlite3 or postgresql://labelguard:password@host/labelguard"
 LOCKED = {"sqlite": "database is locked", "postgresql": "canceling statement due to lock timeout"}
@@ -304,6 +308,106 @@ def test_who_does_not_wait_for_a_role_is_told_at_once_that_it_is_taken(store: St
             assert got is not None
     finally:
         other.close()
+
+
+def test_who_holds_a_role_sees_that_another_waits_for_it(store: Store, tmp_path: Path) -> None:
+    """So it can keep the role while nobody does; who gives it away and wants it back comes second."""
+    other = Store.open(database_url(tmp_path))
+    order = []
+
+    def second() -> None:
+        with other.exclusive("engine"):
+            order.append("other")
+
+    try:
+        with store.exclusive("engine") as held:
+            assert not held.wanted()
+            thread = threading.Thread(target=second)
+            thread.start()
+            assert soon(held.wanted)
+            with store.try_exclusive("outbox") as another:
+                assert another is not None
+                assert not another.wanted()
+        with store.exclusive("engine"):
+            order.append("again")
+        thread.join(30)
+        assert order == ["other", "again"]
+    finally:
+        other.close()
+
+
+@pytest.mark.store("sqlite")
+def test_a_process_that_always_writes_does_not_shut_the_others_out(tmp_path: Path) -> None:
+    """Its next transaction comes after the one that another process waits to begin."""
+    busy, other = Line(tmp_path / "store"), Line(tmp_path / "store")
+    over = threading.Event()
+    written, waited_for = 0, []
+
+    def write_on() -> None:
+        nonlocal written
+        while not over.is_set():
+            with busy.turn(10):
+                time.sleep(0.001)
+                written += 1
+
+    thread = threading.Thread(target=write_on)
+    thread.start()
+    try:
+        for _ in range(40):
+            before = written
+            with other.turn(10):
+                waited_for.append(written - before)
+    finally:
+        over.set()
+        thread.join(30)
+    # The one that is being written, and at worst the one that began while we were on our way.
+    assert statistics.median(waited_for) <= 2
+    assert max(waited_for) <= 10
+
+
+def test_a_process_of_one_thread_writes_by_itself(store: Store, tmp_path: Path) -> None:
+    """What it writes is there for the others when it goes on, and what cannot be written is said to it."""
+    single = Store.open(database_url(tmp_path), single=True)
+    threads = threading.active_count()
+    try:
+        note(single, 7)
+        assert noted(store) == [7]
+        with pytest.raises(ZeroDivisionError):
+            single.write(lambda _conn: 1 // 0)
+        note(single, 8)
+        assert noted(store) == [7, 8]
+        assert threading.active_count() == threads
+    finally:
+        single.close()
+    with pytest.raises(StoreError, match="closed"):
+        note(single, 9)
+
+
+def test_what_is_done_again_after_a_power_cut_does_not_wait_for_the_disk(store: Store) -> None:
+    """And everything else does, whatever was written before it, and whatever is written with it."""
+
+    def waits(conn: sa.Connection) -> bool:
+        if conn.dialect.name == "sqlite":
+            # https://www.sqlite.org/pragma.html#pragma_synchronous: 1 is NORMAL, 2 is FULL.
+            return bool(conn.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2)
+        return bool(conn.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on")
+
+    assert store.write(waits)
+    assert not store.write(waits, lazily=True)
+    assert store.write(waits)
+    assert not store.write(waits, lazily=True)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(_conn: sa.Connection) -> None:
+        begun.set()
+        assert go_on.wait(30)
+
+    first = store.submit(hold)
+    assert begun.wait(30)
+    together = [store.submit(waits, lazily=True), store.submit(waits)]
+    go_on.set()
+    first.wait()
+    assert [each.wait() for each in together] == [True, True]
 
 
 @pytest.mark.store("sqlite")

@@ -24,6 +24,10 @@ import psutil
 _SUPPORT = Path(__file__).parent
 
 
+ENGINE = "engine"
+"""Why a process was killed that judges and does nothing else."""
+
+
 @dataclass
 class Member:
     """One process that shall always be there."""
@@ -156,6 +160,19 @@ class Fleet:
             self.kills.append(Kill(name, why, time.monotonic()))
         return True
 
+    def kill_engine(self, name: str) -> bool:
+        """SIGKILL the process that judges beside another, if there is one."""
+        pid = self.members[name].pid
+        with suppress(psutil.Error):
+            for beside in psutil.Process(pid).children(recursive=True) if pid is not None else ():
+                # The one between the two starts it again.
+                if not beside.children():
+                    beside.kill()
+                    with self._lock:
+                        self.kills.append(Kill(name, ENGINE, time.monotonic()))
+                    return True
+        return False
+
     def kill_owner(self, port: int, why: str) -> bool:
         """SIGKILL the process that has a connection from a local port."""
         with self._lock:
@@ -235,7 +252,9 @@ class Reaper(threading.Thread):
             while self._work() < goal and time.monotonic() < patience and not self._over.wait(0.002):
                 pass
             if not self._over.wait(self._random.uniform(0, 0.3 if hasty else 0.05)):
-                self._fleet.kill(self._random.choice(self._names), "random")
+                name = self._random.choice(self._names)
+                if self._random.random() > 0.3 or not self._fleet.kill_engine(name):
+                    self._fleet.kill(name, "random")
 
     def stop(self) -> None:
         """Kill no more."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from chaosfleet import Fleet
+from chaosfleet import ENGINE, Fleet
 from chaosforge import PATIENCE
 from chaosload import GOLD, OWN, Load, Version
 from chaosstudio import AFTER_APPLYING, Effect
@@ -306,11 +306,11 @@ class Proof:
                 self.must(bool(got), f"{name} never heard of {_about(action)}")
                 for first, again in pairwise(got):
                     # What was sent is recorded within the time that an effect may take; on a busy machine that is
-                    # seconds. Webs send nothing: their deaths excuse nothing.
+                    # seconds. Webs and engines send nothing: their deaths excuse nothing.
                     lost = first.fault in AFTER_APPLYING or any(
                         0 <= kill.at - first.at <= PATIENCE["IN_FLIGHT"] and kill.at <= again.at
                         for kill in self.fleet.kills
-                        if not kill.name.startswith("web-")
+                        if not kill.name.startswith("web-") and kill.why != ENGINE
                     )
                     self.must(lost, f"{name} heard twice of {_about(action)} for no reason")
             sent = (action["target"] or {}).get("sent", ())

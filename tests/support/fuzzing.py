@@ -17,7 +17,7 @@ import re
 import resource
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,7 +36,6 @@ from labelguard.logs import formatter, through_logging
 from labelguard.outbox import Outbox
 from labelguard.settings import Settings
 from labelguard.store import Store, records, schema
-from labelguard.store.core import Writing
 from labelguard.tokens import hash_token
 from labelguard.web.app import create_app
 from mutations import DELIVERIES, Mutator
@@ -512,9 +511,7 @@ class World:
             max_body_bytes=MAX_BODY,
             keep_rejected=KEEP_REJECTED,
         )
-        self.store = Store.open(database_url, durable=False)
-        if at_once:
-            self.store.submit = self._submit  # type: ignore[method-assign]
+        self.store = Store.open(database_url, durable=False, single=at_once)
         self.studio = _Studio()
         self.engine = Engine(self.store, self._clock, own_user=9, keep_rejected=KEEP_REJECTED)
         self.outbox = Outbox(self.store, self.engine, self.studio, _Notifier(), self._clock, jitter=lambda: 0.5)
@@ -534,13 +531,6 @@ class World:
 
     def _clock(self) -> datetime:
         return self.now
-
-    def _submit(
-        self, job: Callable[[sa.Connection], T], then: Callable[[BaseException | None], None] | None = None
-    ) -> Writing[T]:
-        writing = Writing(job, then)
-        self.store._commit([writing])
-        return writing
 
     def _connect(self, conn: sa.Connection) -> None:
         about = next(json.loads(text) for text in DELIVERIES if "label_config" in text)
