@@ -29,6 +29,7 @@ WORDS = {
     "sum",
     "max",
     "min",
+    "min_over_time",
     "avg",
     "rate",
     "increase",

@@ -222,7 +222,8 @@ def test_it_can_be_done_without(world: Guarded, tmp_path: Path) -> None:
     try:
         assert deliver(process, 1, *WRONG).json()["processed"]
         assert psutil.Process(process.process.pid).children() == []
-        assert "labelguard_engine_process_up" not in numbers(process)
+        assert numbers(process)["labelguard_engine_process_up"] == 1
+        assert "labelguard_engine_process_resident_memory_bytes" not in numbers(process)
         assert process.stop() == 0, process.said()
     finally:
         process.kill()

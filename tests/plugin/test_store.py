@@ -360,6 +360,8 @@ def test_a_process_that_always_writes_does_not_shut_the_others_out(tmp_path: Pat
     finally:
         over.set()
         thread.join(30)
+        busy.close()
+        other.close()
     # The one that is being written, and at worst the one that began while we were on our way.
     assert statistics.median(waited_for) <= 2
     assert max(waited_for) <= 10

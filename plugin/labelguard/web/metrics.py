@@ -62,9 +62,9 @@ class _Others(Collector):
             if apart is not None and family.name.startswith("labelguard_"):
                 _add(family, apart)
             yield family
+        up = not self._engine.apart_is_missing
+        yield _gauge("labelguard_engine_process_up", "0 where the engine's own process is gone.", float(up))
         if apart is not None:
-            up = not self._engine.apart_is_missing
-            yield _gauge("labelguard_engine_process_up", "1 where the engine's own process is there.", float(up))
             for name, text in _OF_THE_ENGINE.items():
                 if (number := apart.get((name, ()))) is not None:
                     of = _total if name.endswith("_total") else _gauge
