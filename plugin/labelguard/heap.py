@@ -24,6 +24,12 @@ def tune_memory() -> None:
         ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
 
 
+def give_back() -> None:
+    """Give memory that is free, and lies between what is in use, back to the system: after a job that took much."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_what_is_there() -> None:
     """Take what was loaded at the start out of the collector's rounds: it stays anyway.
 

@@ -22,6 +22,7 @@ from labelguard import distrust
 from labelguard.connectors import ConnectorError, Notifier, Studio
 from labelguard.context import StoreSweepContext
 from labelguard.engine import Clock, Engine
+from labelguard.heap import give_back
 from labelguard.feedback import render_notification
 from labelguard.keeping import described, storable
 from labelguard.outbox import Outbox
@@ -272,6 +273,7 @@ class Schedule:
                 self._jobs.run(job, project)
             except StoreError as error:
                 log.error("job_not_run", job=job, project=project, reason=str(error))  # noqa: TRY400 - a sentence
+        give_back()
 
     def _once(self, job: str) -> None:
         """Run a job for the whole store."""
@@ -279,6 +281,7 @@ class Schedule:
             self._jobs.run(job, None)
         except StoreError as error:
             log.error("job_not_run", job=job, reason=str(error))  # noqa: TRY400 - a sentence
+        give_back()
 
     def _overdue(self, job: str, now: datetime, at: time) -> list[int]:
         """The connected projects in which a nightly job missed its last time, or did not come to its end."""

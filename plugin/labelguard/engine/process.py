@@ -51,6 +51,8 @@ def keep_running(control: socket.socket, url: str, clock: Callable[[], datetime]
             code = 70
             try:
                 code = _be_an_engine(control, url, clock)
+            except Exception:
+                log.exception("engine_process_failed")
             finally:
                 os._exit(code)
         _, status = os.waitpid(engine, 0)
