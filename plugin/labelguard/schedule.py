@@ -22,8 +22,8 @@ from labelguard import distrust
 from labelguard.connectors import ConnectorError, Notifier, Studio
 from labelguard.context import StoreSweepContext
 from labelguard.engine import Clock, Engine
-from labelguard.heap import give_back
 from labelguard.feedback import render_notification
+from labelguard.heap import give_back
 from labelguard.keeping import described, storable
 from labelguard.outbox import Outbox
 from labelguard.policy import ActiveRule
