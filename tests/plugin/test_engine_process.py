@@ -47,7 +47,8 @@ def world(tmp_path: Path) -> Iterator[Guarded]:
 @contextmanager
 def serving(folder: Path, **settings: Any) -> Iterator[Process]:
     """A running ``labelguard serve`` whose engine's process takes requests."""
-    process = start("serve", folder, database_url=database_url(folder), **settings)
+    # The first delivery finds everything cold, on a busy machine for longer than an annotator is kept waiting.
+    process = start("serve", folder, database_url=database_url(folder), **{"inline_deadline": 5, **settings})
     try:
         assert soon(lambda: numbers(process).get("labelguard_engine_process_up") == 1, 120), process.said()
         yield process
@@ -218,7 +219,7 @@ def test_without_whoever_starts_it_again_the_service_goes_on(world: Guarded, tmp
 
 def test_it_can_be_done_without(world: Guarded, tmp_path: Path) -> None:
     """A setting says so, for a machine that is short of memory."""
-    process = start("serve", tmp_path, database_url=database_url(tmp_path), engine_process="false")
+    process = start("serve", tmp_path, database_url=database_url(tmp_path), inline_deadline=5, engine_process="false")
     try:
         assert deliver(process, 1, *WRONG).json()["processed"]
         assert psutil.Process(process.process.pid).children() == []
