@@ -23,6 +23,8 @@ from labelguard.store import records
 from labelguard.tokens import hash_token
 from processes import Process, soon, start
 
+pytestmark = pytest.mark.slow
+
 WRONG = ("spam", "important")
 TOKEN = "a-token"
 
