@@ -312,6 +312,7 @@ findings = sa.Table(
     sa.Column("delivery", Key),  # the inbox row it came from; None for a sweep's
     sa.Index("ix_findings_project", "project", "id"),
     sa.Index("ix_findings_annotator", "project", "annotator"),
+    sa.Index("ix_findings_version", "version_id"),
     _partial("ix_findings_waiting", WAITING_FINDINGS, "rule", "state"),
 )
 
@@ -337,8 +338,10 @@ actions = sa.Table(
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("decided_by", sa.Text),
     sa.Index("ix_actions_due", "state", "next_at"),
-    sa.Index("ix_actions_annotator", "project", "annotator", "kind"),
+    sa.Index("ix_actions_annotator", "project", "annotator", "state", "updated_at"),
     sa.Index("ix_actions_finding", "finding"),
+    sa.Index("ix_actions_task", "task"),
+    sa.Index("ix_actions_annotation", "annotation"),
     _partial("ix_actions_live", LIVE_ACTIONS, "kind", "state", "next_at", "created_at"),
 )
 

@@ -33,15 +33,14 @@ def list_actions(
     newest_first: bool = False,
 ) -> list[Row]:
     """Actions by id, each after ``after``."""
-    wanted = {
-        "project": project,
-        "finding": finding,
-        "kind": kind,
-        "annotator": annotator,
-        "annotation": annotation,
-        "task": task,
-    }
+    wanted = {"finding": finding, "kind": kind, "annotation": annotation, "task": task}
+    broad = {"project": project, "annotator": annotator}
     query = sa.select(actions).where(actions.c.id > after)
+    if annotation is not None or task is not None:
+        # As sums: SQLite would rather look through all that a project or annotator has ever had.
+        query = query.where(*(actions.c[name] + 0 == value for name, value in broad.items() if value is not None))
+    else:
+        wanted |= broad
     if states is not None:
         query = query.where(actions.c.state.in_(states))
     return all_rows(conn, listed(query, actions, wanted, limit=limit, newest_first=newest_first))

@@ -15,12 +15,12 @@ from labelguard.store.schema import annotation_versions, annotations as annotati
 
 def current_annotations(conn: sa.Connection, project: int, *, task: int | None = None) -> list[Row]:
     """Live annotations of a project (or of one task), by id."""
-    query = sa.select(annotations_table).where(
-        annotations_table.c.project == project, annotations_table.c.deleted_at.is_(None)
-    )
+    live = sa.select(annotations_table).where(annotations_table.c.deleted_at.is_(None))
     if task is not None:
-        query = query.where(annotations_table.c.task == task)
-    return all_rows(conn, query.order_by(annotations_table.c.id))
+        # Asked for the project, or for an order, SQLite would rather read all that the project has.
+        found = all_rows(conn, live.where(annotations_table.c.task == task))
+        return sorted((row for row in found if row["project"] == project), key=lambda row: row["id"])
+    return all_rows(conn, live.where(annotations_table.c.project == project).order_by(annotations_table.c.id))
 
 
 def get_annotation(conn: sa.Connection, annotation: int) -> Row | None:

@@ -1,0 +1,116 @@
+"""What a delivery or a look at the page costs does not grow with the history."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from databases import SQLITE
+from deliveries import PROJECT, annotation, at, created, updated
+from fakestudio import FakeNotifier, FakeStudio
+from guarded import Guarded, guarded, policy
+from labelguard.outbox import Outbox
+from labelguard.prompts import Prompts
+from labelguard.store import schema
+
+pytestmark = pytest.mark.store(SQLITE)
+
+ANNOTATORS = 5
+WRONG = ("spam", "important")
+EVERYTHING = "[prompt, rework, replace, second-opinion, {notify: ops}]"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Guarded]:
+    """A labelguard whose rule asks for every kind of action."""
+    with guarded(tmp_path, policy(actions=EVERYTHING, mode="enforce")) as made:
+        yield made
+
+
+def steps(world: Guarded, work: Callable[[], Any]) -> int:
+    """How many steps SQLite's machine takes for some work: what it costs, whatever else the machine does."""
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    def watch(connection: sqlite3.Connection, *_: object) -> None:
+        connection.set_progress_handler(step, 1)
+
+    def on_the_writer(handler: Callable[[], int] | None) -> None:
+        def job(conn: sa.Connection) -> None:
+            driver: Any = conn.connection.driver_connection
+            driver.set_progress_handler(handler, 1)
+
+        world.store.write(job)
+
+    sa.event.listen(world.store._backend.reader, "checkout", watch)
+    on_the_writer(step)
+    try:
+        work()
+    finally:
+        on_the_writer(None)
+        sa.event.remove(world.store._backend.reader, "checkout", watch)
+    return count
+
+
+def grow(world: Guarded, first: int, count: int) -> None:
+    """So many more tasks that were annotated wrongly, with what followed, as if it were over."""
+    with world.store._backend.writer.begin() as conn:
+        for table, key in (
+            (schema.tasks, "id"),
+            (schema.annotations, "row"),
+            (schema.findings, "id"),
+            (schema.actions, "id"),
+        ):
+            row = dict(conn.execute(sa.select(table).order_by(table.c[key]).limit(1)).mappings().one())
+            copies = []
+            for number in range(first, first + count):
+                copy = {**row, key: number}
+                for name, value in {"id": number, "task": number, "annotation": number, "finding": number}.items():
+                    if name in row:
+                        copy[name] = value
+                for name in ("completed_by", "updated_by", "annotator"):
+                    if name in row:
+                        copy[name] = 101 + number % ANNOTATORS
+                if table is schema.actions:
+                    copy |= {"key": f"prompt:{number}", "state": "done", "updated_at": at(-3000)}
+                if table is schema.findings:
+                    copy |= {"state": "upheld"}
+                copies.append(copy)
+            conn.execute(sa.insert(table), copies)
+
+
+@pytest.mark.parametrize("what", ["a finding", "an update", "a page", "delivering"])
+def test_it_costs_the_same_however_long_the_history(world: Guarded, what: str) -> None:
+    """Twenty times the tasks, annotations, findings and actions of the same project and people."""
+    studio = FakeStudio()
+    outbox = Outbox(world.store, world.engine, studio, FakeNotifier(), world.clock, jitter=lambda: 0.5)
+    prompts = Prompts(world.store, world.engine, None, world.clock)
+
+    def work(number: int) -> Callable[[], Any]:
+        if what == "a finding":
+            return lambda: world.take(created(annotation(number, *WRONG, task=number, by=102)))
+        body = created(annotation(number, *WRONG, task=number, by=102))
+        studio.hold(body)
+        world.take(body)
+        if what == "an update":
+            return lambda: world.take(updated(annotation(number, "spam", task=number, by=102, saved=at(1))))
+        if what == "a page":
+            return lambda: prompts.waiting(PROJECT, 102, annotation=number)
+        return outbox.deliver_due
+
+    world.take(created(annotation(1, *WRONG, task=1, by=102)))
+    grow(world, 1_000, 200)
+    few = steps(world, work(2))
+    grow(world, 2_000, 4_000)
+    many = steps(world, work(3))
+    assert few > 100
+    assert many < 1.3 * few
