@@ -73,13 +73,9 @@ def grow(world: Guarded, first: int, count: int) -> None:
             row = dict(conn.execute(sa.select(table).order_by(table.c[key]).limit(1)).mappings().one())
             copies = []
             for number in range(first, first + count):
-                copy = {**row, key: number}
-                for name, value in {"id": number, "task": number, "annotation": number, "finding": number}.items():
-                    if name in row:
-                        copy[name] = value
-                for name in ("completed_by", "updated_by", "annotator"):
-                    if name in row:
-                        copy[name] = 101 + number % ANNOTATORS
+                about = dict.fromkeys(("id", "task", "annotation", "finding"), number)
+                about |= dict.fromkeys(("completed_by", "updated_by", "annotator"), 101 + number % ANNOTATORS)
+                copy = {**row, **{name: value for name, value in about.items() if name in row}, key: number}
                 if table is schema.actions:
                     copy |= {"key": f"prompt:{number}", "state": "done", "updated_at": at(-3000)}
                 if table is schema.findings:
