@@ -34,9 +34,6 @@ _LINGER = 0.003
 _TOGETHER = 16
 """Deliveries that one transaction writes at most, unless more came at once: it holds up the other writers."""
 
-_IN_A_PAUSE = 4
-"""Deliveries that are written together as soon as nobody waits: a sender who comes meanwhile waits for them."""
-
 _LOOK_EVERY = 0.5
 """Seconds within which deliveries that wait in the inbox are found, however many more arrive."""
 
@@ -118,8 +115,6 @@ class Worker:
         # By project; only who holds the engine's role works with them.
         self._hands: dict[int, _Hand] = {}
         self._holder: threading.Thread | None = None
-        # On PostgreSQL a transaction takes long, however little it writes.
-        self._few = _TOGETHER if store.shared else _IN_A_PAUSE
         # Something that was in hand was let go of: it is in the inbox.
         self._dropped = False
 
@@ -248,9 +243,6 @@ class Worker:
     def _has_arrivals(self) -> bool:
         """Whether there are deliveries at hand, waiting a moment for them if need be."""
         if self._thread is threading.current_thread() and not self._door:
-            # Somebody is answered and busy with that: a few are written now, where many would hold up the next.
-            if sum(len(hand.batch) for hand in self._hands.values()) >= self._few:
-                self._write()
             # Taking the role again, and looking in the store, take longer than the next one may be away.
             self._door.listen(_LINGER)
             self._door.hush()
