@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -116,7 +117,8 @@ def test_a_quota(tmp_path: Path) -> None:
         def limit(size: int) -> None:
             pid = made.fleet.members["serve"].pid
             assert pid is not None
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+            for each in (pid, *(beside.pid for beside in psutil.Process(pid).children(recursive=True))):
+                resource.prlimit(each, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
         size = (tmp_path / "store.sqlite3-wal").stat
         endured(made, SQLITE, lambda: limit(size().st_size), lambda: limit(resource.RLIM_INFINITY), 2000)
