@@ -174,6 +174,8 @@ class Engine:
         else:
             self._intake.keep(delivery)
             self._intake.leave(delivery)
+        if self._apart is not None:
+            self._apart.tell_to_look()
         return receipt_of(delivery)
 
     def catch_up(self) -> None:

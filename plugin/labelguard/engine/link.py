@@ -105,8 +105,16 @@ class EngineProcess:
     def tell_own_user(self, user: int) -> None:
         """Tell it labelguard's Label Studio user."""
         self._own_user = user
+        self._say(wire.OWN_USER, user)
+
+    def tell_to_look(self) -> None:
+        """Tell it that something is in the inbox which comes before whatever is handed over next."""
+        if self.is_there():
+            self._say(wire.LOOK)
+
+    def _say(self, word: bytes, value: int = 0) -> None:
         with self._speaking, suppress(OSError):
-            self._control.sendall(wire.WORD.pack(wire.OWN_USER, user))
+            self._control.sendall(wire.WORD.pack(word, value))
 
     def hand_over(self, project: int, body: bytes, salt: str, wait: float) -> tuple[Receipt, str] | None:
         """Have a webhook's request taken in and judged: the receipt and the action; None where it does not say.

@@ -93,6 +93,7 @@ def _be_an_engine(control: socket.socket, url: str, clock: Callable[[], datetime
     keep_what_is_there()
     door.tell(wire.UP)
     worker.run()
+    door.close()
     store.close()
     return 0
 
@@ -142,7 +143,7 @@ class Sockets:
         self._waiting: deque[tuple[_Caller, int, bytes, str]] = deque()
         self._asking: list[_Caller] = []
         self.left = 0
-        """Nothing is left in the inbox from here."""
+        """How often something was left in the inbox by others, as far as they told."""
         self.on_end: Callable[[], None] = lambda: None
         self.on_own_user: Callable[[int | None], None] = lambda _user: None
 
@@ -162,6 +163,8 @@ class Sockets:
     def take(self, most: int) -> list[Delivery]:
         """The next deliveries, made durable."""
         taken: list[Delivery] = []
+        if not self._waiting:
+            self._poll(0)
         while self._waiting and len(taken) < most:
             caller, project, body, salt = self._waiting.popleft()
             try:
@@ -204,9 +207,10 @@ class Sockets:
 
     def listen(self, seconds: float) -> bool:
         """Wait at most so long for something to do; whether there may be some."""
+        left = self.left
         if not (self._waiting or self._asking):
             self._poll(seconds)
-        return bool(self._waiting or self._asking)
+        return bool(self._waiting or self._asking or self.left != left)
 
     def hush(self) -> None:
         """Nobody rings: what there is to do is seen by looking."""
@@ -215,6 +219,13 @@ class Sockets:
         """Everything that was looked at is written."""
         while self._asking:
             self._asking.pop().answer(b"\0")
+
+    def close(self) -> None:
+        """Close all connections."""
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None:
+                key.data.socket.close()
+        self._selector.close()
 
     # For the web's process
 
@@ -250,6 +261,8 @@ class Sockets:
         what, value = wire.WORD.unpack(word)
         if what == wire.OWN_USER:
             self.on_own_user(value or None)
+        elif what == wire.LOOK:
+            self.left += 1
 
     def _read(self, caller: _Caller) -> None:
         try:

@@ -29,6 +29,9 @@ CONNECTION = b"c"
 """A new connection comes with it."""
 OWN_USER = b"u"
 """Labelguard's Label Studio user; 0 while nobody knows."""
+LOOK = b"l"
+"""There is something in the inbox that did not come over a connection. Sent before its sender is answered: what the
+same annotator saves next must not be judged before it."""
 
 # Words from it.
 UP = b"u"

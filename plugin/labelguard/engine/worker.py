@@ -208,7 +208,8 @@ class Worker:
         self._door.hush()
         if self._door.asked:
             self._write()
-        if self._must_look() or not self._has_arrivals():
+        # Looked for once more: with what is at hand now may have come word of something before it.
+        if self._must_look() or not self._has_arrivals() or self._must_look():
             self._write()
             left = self._door.left
             waiting = self._door.oldest(_BATCH)

@@ -1,0 +1,81 @@
+"""The door of the engine's process: what comes over its sockets, in which order it is judged."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import datetime
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from databases import database_url
+from deliveries import PROJECT, annotation, created
+from guarded import guarded
+from labelguard.engine import wire
+from labelguard.engine.process import Sockets
+from labelguard.engine.worker import Worker
+from labelguard.events import Event
+from labelguard.processing import Processor
+from labelguard.store import Store, schema
+
+
+def request(number: int) -> bytes:
+    """A request to take in an annotation."""
+    body = json.dumps(created(annotation(number, "spam", task=number))).encode()
+    return wire.HEAD.pack(wire.DELIVERY, len(body), PROJECT, b"0123456789abcdef") + body
+
+
+def test_what_another_process_kept_before_is_judged_before(tmp_path: Path) -> None:
+    """Its sender was answered, and has saved again, while the engine is in the midst of its work."""
+    ours, theirs = socket.socketpair()
+    first, first_there = socket.socketpair()
+    second, second_there = socket.socketpair()
+    store = Store.open(database_url(tmp_path), durable=False, single=True)
+    with guarded(tmp_path) as web, ours, theirs, first, second:
+        happened = False
+
+        def clock() -> datetime:
+            nonlocal happened
+            if not happened:
+                happened = True
+                web.engine.receive(PROJECT, Event.from_delivery({}, created(annotation(2, "spam", task=2))))
+                second.sendall(request(3))
+                ours.sendall(wire.WORD.pack(wire.LOOK, 0))
+            return web.clock()
+
+        door = Sockets(theirs, store, clock)
+        worker = Worker(store, Processor(store, web.clock), door, web.clock, among_others=True, found=lambda: None)
+        for there in (first_there, second_there):
+            with there:
+                socket.send_fds(ours, [wire.WORD.pack(wire.CONNECTION, 0)], [there.fileno()])
+            door.listen(0)
+        first.sendall(request(1))
+        assert worker.process_pending() == 3
+        for connection in (first, second):
+            (size,) = wire.SIZE.unpack(connection.recv(4))
+            answer = wire.read_answer(connection.recv(size))
+            assert answer.outcome == "taken"
+            assert answer.processed
+        with store.read() as conn:
+            order = conn.scalars(sa.select(schema.annotations.c.id).order_by(schema.annotations.c.row)).all()
+        assert order == [1, 2, 3]
+        ours.close()
+        door.listen(10)
+        door.close()
+    store.close()
+
+
+def test_it_is_told_when_the_other_end_is_gone(tmp_path: Path) -> None:
+    """So it ends with the process that it works for."""
+    ours, theirs = socket.socketpair()
+    store = Store.open(database_url(tmp_path), durable=False, single=True)
+    ended = []
+    with theirs:
+        door = Sockets(theirs, store, lambda: datetime.now().astimezone())
+        door.on_end = lambda: ended.append(True)
+        ours.close()
+        door.listen(10)
+        door.close()
+    store.close()
+    assert ended == [True]
