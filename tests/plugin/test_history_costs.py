@@ -71,11 +71,11 @@ def grow(world: Guarded, first: int, count: int) -> None:
             (schema.actions, "id"),
         ):
             row = dict(conn.execute(sa.select(table).order_by(table.c[key]).limit(1)).mappings().one())
-            copies = []
+            copies: list[dict[str, Any]] = []
             for number in range(first, first + count):
-                about = dict.fromkeys(("id", "task", "annotation", "finding"), number)
+                about: dict[str, Any] = dict.fromkeys(("id", "task", "annotation", "finding"), number)
                 about |= dict.fromkeys(("completed_by", "updated_by", "annotator"), 101 + number % ANNOTATORS)
-                copy = {**row, **{name: value for name, value in about.items() if name in row}, key: number}
+                copy: dict[str, Any] = {**row, **{name: value for name, value in about.items() if name in row}, key: number}
                 if table is schema.actions:
                     copy |= {"key": f"prompt:{number}", "state": "done", "updated_at": at(-3000)}
                 if table is schema.findings:
