@@ -75,7 +75,11 @@ def grow(world: Guarded, first: int, count: int) -> None:
             for number in range(first, first + count):
                 about: dict[str, Any] = dict.fromkeys(("id", "task", "annotation", "finding"), number)
                 about |= dict.fromkeys(("completed_by", "updated_by", "annotator"), 101 + number % ANNOTATORS)
-                copy: dict[str, Any] = {**row, **{name: value for name, value in about.items() if name in row}, key: number}
+                copy: dict[str, Any] = {
+                    **row,
+                    **{name: value for name, value in about.items() if name in row},
+                    key: number,
+                }
                 if table is schema.actions:
                     copy |= {"key": f"prompt:{number}", "state": "done", "updated_at": at(-3000)}
                 if table is schema.findings:
