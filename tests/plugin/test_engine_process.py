@@ -19,8 +19,6 @@ import requests
 from databases import database_url
 from deliveries import PROJECT, annotation, created
 from guarded import Guarded, guarded
-from labelguard.store import records
-from labelguard.tokens import hash_token
 from processes import Process, soon, start
 
 pytestmark = pytest.mark.slow
@@ -33,16 +31,7 @@ TOKEN = "a-token"
 def world(tmp_path: Path) -> Iterator[Guarded]:
     """A store with a connected project, beside the process that serves it."""
     with guarded(tmp_path) as made:
-        made.store.write(
-            lambda conn: records.set_connection(
-                conn,
-                PROJECT,
-                connected_at=made.clock(),
-                webhook_id=1,
-                webhook_url=None,
-                token_hash=hash_token(TOKEN),
-            )
-        )
+        made.let_in(TOKEN)
         yield made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,35 +29,6 @@ def world(tmp_path: Path) -> Iterator[Guarded]:
     """A labelguard whose rule asks for every kind of action."""
     with guarded(tmp_path, policy(actions=EVERYTHING, mode="enforce")) as made:
         yield made
-
-
-def steps(world: Guarded, work: Callable[[], Any]) -> int:
-    """How many steps SQLite's machine takes for some work: what it costs, whatever else the machine does."""
-    count = 0
-
-    def step() -> int:
-        nonlocal count
-        count += 1
-        return 0
-
-    def watch(connection: sqlite3.Connection, *_: object) -> None:
-        connection.set_progress_handler(step, 1)
-
-    def on_the_writer(handler: Callable[[], int] | None) -> None:
-        def job(conn: sa.Connection) -> None:
-            driver: Any = conn.connection.driver_connection
-            driver.set_progress_handler(handler, 1)
-
-        world.store.write(job)
-
-    sa.event.listen(world.store._backend.reader, "checkout", watch)
-    on_the_writer(step)
-    try:
-        work()
-    finally:
-        on_the_writer(None)
-        sa.event.remove(world.store._backend.reader, "checkout", watch)
-    return count
 
 
 def grow(world: Guarded, first: int, count: int) -> None:
@@ -109,8 +79,8 @@ def test_it_costs_the_same_however_long_the_history(world: Guarded, what: str) -
 
     world.take(created(annotation(1, *WRONG, task=1, by=102)))
     grow(world, 1_000, 200)
-    few = steps(world, work(2))
+    few = world.steps(work(2))
     grow(world, 2_000, 4_000)
-    many = steps(world, work(3))
+    many = world.steps(work(3))
     assert few > 100
     assert many < 1.3 * few

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -246,29 +245,6 @@ def test_two_services_in_one_process_do_not_share_numbers(web: Service, tmp_path
         assert 'labelguard_receive_seconds_count{status="200"}' not in scrape(second)
 
 
-def steps(world: Guarded) -> int:
-    """How many steps SQLite's machine takes for a scrape: what it costs, whatever else the machine does."""
-    count = 0
-
-    def step() -> int:
-        nonlocal count
-        count += 1
-        return 0
-
-    def watch(connection: sqlite3.Connection, *_: object) -> None:
-        connection.set_progress_handler(step, 1)
-
-    def leave(connection: sqlite3.Connection, *_: object) -> None:
-        connection.set_progress_handler(None, 1)
-
-    sa.event.listen(world.store._backend.reader, "checkout", watch)
-    sa.event.listen(world.store._backend.reader, "checkin", leave)
-    Metrics(world.store, world.engine, world.clock).exposition()
-    sa.event.remove(world.store._backend.reader, "checkout", watch)
-    sa.event.remove(world.store._backend.reader, "checkin", leave)
-    return count
-
-
 @pytest.mark.store(SQLITE)
 def test_a_scrape_costs_the_same_however_long_the_history(world: Guarded) -> None:
     """What is done is not looked at: twenty times the deliveries, judgments, findings, actions and runs."""
@@ -289,13 +265,13 @@ def test_a_scrape_costs_the_same_however_long_the_history(world: Guarded) -> Non
     world.take(created(annotation(11, *WRONG)))
     with world.store._backend.writer.begin() as conn:
         history(conn, 100)
-    few = steps(world)
+    few = world.steps(lambda: told(world))
     with world.store._backend.writer.begin() as conn:
         conn.execute(sa.delete(schema.job_runs))
         conn.execute(sa.update(schema.inbox).values(digest=schema.inbox.c.digest + "a"))
         conn.execute(sa.update(schema.actions).values(key=schema.actions.c.key + "a"))
         history(conn, 2000)
-    many = steps(world)
+    many = world.steps(lambda: told(world))
 
     assert few > 100
     assert many < 1.2 * few

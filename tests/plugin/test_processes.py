@@ -10,27 +10,11 @@ import requests
 
 from databases import database_url
 from deliveries import PROJECT, annotation, created
-from guarded import Guarded, guarded
-from labelguard.store import records
+from guarded import guarded
 from labelguard.studio.launch import free_port
-from labelguard.tokens import hash_token
 from processes import soon, start
 
 WRONG = ("spam", "important")
-
-
-def connected(world: Guarded) -> None:
-    """The project takes deliveries with the token ``a-token``."""
-    world.store.write(
-        lambda conn: records.set_connection(
-            conn,
-            PROJECT,
-            connected_at=world.clock(),
-            webhook_id=1,
-            webhook_url=None,
-            token_hash=hash_token("a-token"),
-        )
-    )
 
 
 def deliver(url: str, number: int) -> bool:
@@ -60,7 +44,7 @@ def test_webs_and_workers_share_the_work_and_lose_nothing_when_some_are_killed(t
     """What one took in and could not judge any more, another judges; nothing is judged twice."""
     shared: dict[str, Any] = {"database_url": database_url(tmp_path), "secret_key": "the same for all"}
     with guarded(tmp_path) as world:
-        connected(world)
+        world.let_in("a-token")
         # All at once: only one of them can bring the schema up to date, the others wait for it.
         webs = [start("web", tmp_path, wait=False, **shared) for _ in range(2)]
         worker = start("worker", tmp_path, wait=False, **shared)

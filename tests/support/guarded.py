@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from labelguard.engine import Engine, Receipt
 from labelguard.events import Event, Project
 from labelguard.inbox import Origin
 from labelguard.store import Store, records, schema
+from labelguard.tokens import hash_token
 from webservice import Clock
 
 CONSTRAINTS = """\
@@ -87,6 +88,46 @@ class Guarded:
         with self.store.read() as conn:
             rows = conn.execute(sa.select(table.c.number, table.c.first).order_by(table.c.id))
             return [(number, first) for number, first in rows]
+
+    def let_in(self, token: str) -> None:
+        """Have the project take deliveries with a token, from now on."""
+        self.store.write(
+            lambda conn: records.set_connection(
+                conn,
+                PROJECT,
+                connected_at=self.clock(),
+                webhook_id=1,
+                webhook_url=None,
+                token_hash=hash_token(token),
+            )
+        )
+
+    def steps(self, work: Callable[[], Any]) -> int:
+        """How many steps SQLite's machine takes for some work: what it costs, whatever else the machine does."""
+        count = 0
+
+        def step() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        def watch(connection: Any, *_: object) -> None:
+            connection.set_progress_handler(step, 1)
+
+        def leave(connection: Any, *_: object) -> None:
+            connection.set_progress_handler(None, 1)
+
+        reader = self.store._backend.reader
+        sa.event.listen(reader, "checkout", watch)
+        sa.event.listen(reader, "checkin", leave)
+        self.store.write(lambda conn: watch(conn.connection.driver_connection))
+        try:
+            work()
+        finally:
+            self.store.write(lambda conn: leave(conn.connection.driver_connection))
+            sa.event.remove(reader, "checkout", watch)
+            sa.event.remove(reader, "checkin", leave)
+        return count
 
     def inbox(self) -> list[tuple[str, str]]:
         """(action, state) of every delivery."""
