@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from databases import tamper
 from labelguard.store import records, schema
-from webservice import NOW, PROJECT, Service, service
+from webservice import NOW, PROJECT, Service, service, submission
 
 
 @pytest.fixture
@@ -75,6 +75,22 @@ def test_a_store_that_cannot_be_written_makes_it_unready(tmp_path: Path) -> None
 
     assert checks["store_readable"] == {"ok": True}
     assert checks["store_writable"]["ok"] is False
+
+
+def test_a_delivery_turned_away_makes_it_unready_for_a_moment(tmp_path: Path) -> None:
+    """A full disk may have room for a probe's small write and none for a delivery: the delivery is believed."""
+    with service(tmp_path) as web:
+        assert ready(web)[0] == 200
+        tamper(tmp_path, "ALTER TABLE inbox RENAME TO elsewhere")
+        assert web.deliver(submission("spam")).status_code == 503
+        tamper(tmp_path, "ALTER TABLE elsewhere RENAME TO inbox")
+        status, said = ready(web)
+        web.clock.move(seconds=6)
+        after = ready(web)[0]
+
+    assert (status, after) == (503, 200)
+    assert said["checks"]["store_readable"] == {"ok": True}
+    assert said["checks"]["store_writable"]["ok"] is False
 
 
 def test_asking_often_writes_seldom(web: Service) -> None:

@@ -24,7 +24,7 @@ from labelguard.keeping import Made, keep_finding, storable, subject_of
 from labelguard.processing import Processor, parse_config
 from labelguard.rules import Context, Finding, GoldAnswer, Guardrail, Submission, TaskJudgment
 from labelguard.store import Store, records
-from labelguard.store.core import inserted_id
+from labelguard.store.core import StoreError, inserted_id
 from labelguard.store.schema import inbox as inbox_table, rejected
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class Engine:
         self._clock = clock
         self._keep_rejected = keep_rejected
         self._apart = apart
+        self.not_kept_at: datetime | None = None
+        """When a webhook's request was last turned away because the store could not be written."""
         self.processor = Processor(store, clock, own_user)
         self.found = threading.Event()
         """Set after each batch of deliveries that led to findings: there may be actions to deliver.
@@ -142,6 +144,13 @@ class Engine:
             BadDelivery: it cannot be understood, or is about another project.
             StoreError: nothing was kept; the sender must be told.
         """
+        try:
+            return self._take_in(project, body, wait)
+        except (StoreError, sa.exc.SQLAlchemyError):
+            self.not_kept_at = self._clock()
+            raise
+
+    def _take_in(self, project: int, body: bytes, wait: float) -> tuple[Receipt, str]:
         salt, until = inbox.new_salt(), time.monotonic() + wait
         handed_over = self._apart is not None and wait > 0 and self._apart.is_there()
         if self._apart is not None and handed_over:

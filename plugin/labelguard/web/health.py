@@ -26,6 +26,8 @@ _STUCK_AFTER = timedelta(seconds=60)
 # Each look at "writable" costs a write to disk, and anybody may ask.
 _WRITE_CHECK_LASTS = timedelta(seconds=5)
 
+_NOT_WRITABLE = "The store cannot be written: look at the disk's free space and the file's permissions."
+
 # The jobs that speak with Label Studio every few minutes; asking it here would make a probe wait for it.
 _ASKS_STUDIO = ("reconcile", "watchdog")
 
@@ -43,7 +45,7 @@ def health_blueprint(store: Store, engine: Engine, metrics: Metrics, clock: Cloc
     def ready() -> Response:
         checks = {
             "store_readable": _readable(store),
-            "store_writable": writable.get(),
+            "store_writable": _turned_away(engine, clock) or writable.get(),
             "worker": _worker(store, engine, clock),
         }
         problems = {name: problem for name, problem in checks.items() if problem}
@@ -99,8 +101,14 @@ def _writable(store: Store, clock: Clock) -> str | None:
     try:
         store.write(lambda conn: records.set_cursor(conn, "readyz", True, clock()))
     except (StoreError, sa.exc.SQLAlchemyError):
-        return "The store cannot be written: look at the disk's free space and the file's permissions."
+        return _NOT_WRITABLE
     return None
+
+
+def _turned_away(engine: Engine, clock: Clock) -> str | None:
+    """What deliveries say of the store: a small write may find room where they found none."""
+    at = engine.not_kept_at
+    return _NOT_WRITABLE if at is not None and timedelta() <= clock() - at < _WRITE_CHECK_LASTS else None
 
 
 def _worker(store: Store, engine: Engine, clock: Clock) -> str | None:
