@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from labelguard.events import Project, Task
 from labelguard.store import Store, postgresql, records, schema, sqlite
 from labelguard.store.core import StoreError
 from labelguard.store.line import Line
+from labelguard.store.statements import Statement, adding
 from processes import soon
 
 EXAMPLES = "it looks like sqlite:////var/lib/labelguard.sqlite3 or postgresql://labelguard:password@host/labelguard"
@@ -477,6 +479,28 @@ def test_rows_that_are_written_together_come_back_as_they_were(store: Store) -> 
 
 
 @pytest.mark.store("postgresql")
+def test_however_many_rows_are_written_together_each_has_the_number_that_the_insert_says(store: Store) -> None:
+    """One insert takes several rows, and hundreds of rows take several inserts."""
+    add = Statement(
+        adding(schema.rejected, but=["id"]).returning(schema.rejected.c.id, schema.rejected.c.size), numbered=True
+    )
+
+    said: list[tuple[Any, ...]] = []
+
+    def write(many: int) -> None:
+        sizes = range(len(said), len(said) + many)
+        rows = [{"project": 3, "received_at": NOW, "reason": "None.", "size": size} for size in sizes]
+        said.extend(store.write(lambda conn: add.insert(conn, rows)))
+
+    for many in (*range(70), 333):
+        write(many)
+    with store.read() as conn:
+        kept = conn.execute(sa.select(schema.rejected.c.id, schema.rejected.c.size)).all()
+
+    assert sorted(said) == sorted(tuple(row) for row in kept)
+    assert sorted(size for _, size in said) == list(range(sum(range(70)) + 333))
+
+
 def test_text_that_postgresql_does_not_take_fails_no_row(store: Store) -> None:
     """Neither NUL nor half a character, of which a rule may make a subject."""
     store.write(lambda conn: records.put_rule_states(conn, 3, [("rule", "a\0b\ud800c", "{}")], NOW))

@@ -40,6 +40,12 @@ _CHECKPOINT_PAGES = 4000
 _LAZILY = "lazily"
 """What a connection's notes call whether its transactions end without waiting for the disk."""
 
+_KEPT = 4
+"""Connections that are kept while nobody uses them. Opening one takes less than a millisecond; kept ones would be
+as many as ever were needed at once, each with its pages and statements."""
+
+_AT_ONCE = 64
+
 _READER_CACHE = 512
 """KiB of pages that each of the many readers keeps: what it leaves out, the system's own cache has."""
 
@@ -164,9 +170,9 @@ def _engine(url: URL, *, begin: str, durable: bool, read_only: bool = False) -> 
     engine = sa.create_engine(
         url,
         json_serializer=as_json,
-        pool_size=16,
-        max_overflow=48,
-        # The last one again: each keeps its pages and statements, and sixteen would keep all of them.
+        pool_size=_KEPT,
+        max_overflow=_AT_ONCE - _KEPT,
+        # The last one again: its pages are the newest.
         pool_use_lifo=True,
         connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False},
     )
