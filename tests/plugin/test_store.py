@@ -478,13 +478,11 @@ def test_rows_that_are_written_together_come_back_as_they_were(store: Store) -> 
         assert [row["id"] for row in rows if row["deleted_at"] == NOW] == [60]
 
 
-@pytest.mark.store("postgresql")
 def test_however_many_rows_are_written_together_each_has_the_number_that_the_insert_says(store: Store) -> None:
     """One insert takes several rows, and hundreds of rows take several inserts."""
     add = Statement(
         adding(schema.rejected, but=["id"]).returning(schema.rejected.c.id, schema.rejected.c.size), numbered=True
     )
-
     said: list[tuple[Any, ...]] = []
 
     def write(many: int) -> None:
@@ -501,6 +499,7 @@ def test_however_many_rows_are_written_together_each_has_the_number_that_the_ins
     assert sorted(size for _, size in said) == list(range(sum(range(70)) + 333))
 
 
+@pytest.mark.store("postgresql")
 def test_text_that_postgresql_does_not_take_fails_no_row(store: Store) -> None:
     """Neither NUL nor half a character, of which a rule may make a subject."""
     store.write(lambda conn: records.put_rule_states(conn, 3, [("rule", "a\0b\ud800c", "{}")], NOW))
