@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 _ENDS_WITHIN = 15.0
 """Seconds for which the process is waited for in the end."""
 
+_READ_AT_ONCE = 4096
+"""Bytes: answers are short, and each thread that waits for one has a place for so many."""
+
 _MEASURED_WITHIN = 0.25
 """Seconds for which its numbers are waited for."""
 
@@ -233,13 +236,13 @@ class EngineProcess:
 
 def _received(connection: socket.socket) -> bytes | bytearray:
     """One whole answer."""
-    part = connection.recv(65536)
+    part = connection.recv(_READ_AT_ONCE)
     if len(part) >= wire.SIZE.size and len(part) == wire.SIZE.size + wire.SIZE.unpack_from(part)[0]:
         return part[wire.SIZE.size :]
     got = bytearray(part)
     while len(got) < wire.SIZE.size or len(got) < wire.SIZE.size + wire.SIZE.unpack_from(got)[0]:
         if not part:
             raise OSError(errno.EPIPE, "the engine's process is gone")
-        part = connection.recv(65536)
+        part = connection.recv(_READ_AT_ONCE)
         got += part
     return got[wire.SIZE.size :]

@@ -32,7 +32,8 @@ log = structlog.get_logger(__name__)
 _PAUSE = 1.0
 """Seconds before another engine is started after one ended that should not have."""
 
-_READ_AT_ONCE = 256 * 1024
+_READ_AT_ONCE = 32 * 1024
+"""Bytes: several times what a delivery takes, and a place for so many is made for each."""
 
 
 def keep_running(control: socket.socket, url: str, clock: Callable[[], datetime]) -> int:
