@@ -25,7 +25,11 @@ def tune_memory() -> None:
 
 
 def give_back() -> None:
-    """Give memory that is free, and lies between what is in use, back to the system: after a job that took much."""
+    """Give memory that is free, and lies between what is in use, back to the system: after a job that took much.
+
+    Cycles that lasted as long as the job are old by now, and the collector would get to them in some hours.
+    """
+    gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -117,19 +117,20 @@ class _Caller:
 class _Answering:
     """Answers a delivery's sender as soon as it can be answered."""
 
-    __slots__ = ("_caller", "_delivery", "_told")
+    __slots__ = ("_caller", "_delivery")
 
     def __init__(self, caller: _Caller, delivery: Delivery) -> None:
-        self._caller, self._delivery = caller, delivery
-        self._told = False
+        self._caller = caller
+        self._delivery: Delivery | None = delivery
 
     def set(self) -> None:
-        if not self._told:
-            self._told = True
-            self._caller.answer(wire.answer_to(_answer(self._delivery)))
+        # Let go of: the two hold each other, and all that was read of a delivery would wait for the collector.
+        delivery, self._delivery = self._delivery, None
+        if delivery is not None:
+            self._caller.answer(wire.answer_to(_answer(delivery)))
 
     def is_set(self) -> bool:
-        return self._told
+        return self._delivery is None
 
 
 class Sockets:
