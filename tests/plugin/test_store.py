@@ -20,6 +20,7 @@ from labelguard.events import Project, Task
 from labelguard.store import Store, postgresql, records, schema, sqlite
 from labelguard.store.core import StoreError
 from labelguard.store.line import Line
+from labelguard.store.records.rows import portions
 from labelguard.store.statements import Statement, adding
 from processes import soon
 
@@ -526,6 +527,18 @@ def test_an_older_description_of_a_task_changes_nothing(store: Store) -> None:
         save(said, minutes)
         seen.append(text())
     assert seen == ["new", "new", "newer", "timeless"]
+
+
+def test_lists_of_ids_have_few_lengths_and_miss_none() -> None:
+    """Every length is another statement that each connection to SQLite keeps."""
+    lengths = set()
+    for many in range(1, 1200):
+        lists = list(portions(range(many)))
+        lengths |= {len(some) for some in lists}
+        assert {one for some in lists for one in some} == set(range(many))
+
+    assert lengths == {2**power for power in range(10)}
+    assert list(portions([])) == []
 
 
 def test_more_ids_than_one_statement_takes_are_marked_deleted(store: Store) -> None:

@@ -11,7 +11,7 @@ from labelguard.store.statements import Statement, adding
 
 Row = dict[str, Any]
 
-_IDS_AT_ONCE = 500
+_IDS_AT_ONCE = 512
 """SQLite limits the variables of one statement; older builds to 999."""
 
 LABELGUARD = "labelguard"
@@ -53,7 +53,12 @@ def listed(
 
 
 def portions(ids: Iterable[int]) -> Iterable[list[int]]:
-    """Ids in lists that one statement takes."""
+    """Ids in lists that an ``IN`` takes, of few different lengths: the last id is there as often as it takes.
+
+    Each length is another statement, and each of SQLite's connections keeps the last 128 ready: of some hundred
+    ids, some ten KiB each.
+    """
     ordered = list(ids)
     for start in range(0, len(ordered), _IDS_AT_ONCE):
-        yield ordered[start : start + _IDS_AT_ONCE]
+        some = ordered[start : start + _IDS_AT_ONCE]
+        yield some + some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
