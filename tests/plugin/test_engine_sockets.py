@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 from datetime import datetime
@@ -16,6 +17,7 @@ from labelguard.engine import wire
 from labelguard.engine.process import Sockets
 from labelguard.engine.worker import Worker
 from labelguard.events import Event
+from labelguard.inbox import Delivery
 from labelguard.processing import Processor
 from labelguard.store import Store, schema
 
@@ -64,6 +66,30 @@ def test_what_another_process_kept_before_is_judged_before(tmp_path: Path) -> No
         door.listen(10)
         door.close()
     store.close()
+
+
+def test_what_was_answered_does_not_wait_for_the_collector(tmp_path: Path) -> None:
+    """Nothing that was read of a delivery stays behind: a busy hour would gather a lot of it between two rounds."""
+    ours, theirs = socket.socketpair()
+    connection, there = socket.socketpair()
+    store = Store.open(database_url(tmp_path), durable=False, single=True)
+    with guarded(tmp_path) as web, ours, theirs, connection:
+        door = Sockets(theirs, store, web.clock)
+        worker = Worker(store, Processor(store, web.clock), door, web.clock, among_others=True, found=lambda: None)
+        with there:
+            socket.send_fds(ours, [wire.WORD.pack(wire.CONNECTION, 0)], [there.fileno()])
+        door.listen(0)
+        gc.disable()
+        try:
+            for number in range(1, 6):
+                connection.sendall(request(number))
+                assert worker.process_pending() == 1
+            left = [each for each in gc.get_objects() if isinstance(each, (Delivery, Event))]
+        finally:
+            gc.enable()
+        door.close()
+    store.close()
+    assert left == []
 
 
 def test_it_is_told_when_the_other_end_is_gone(tmp_path: Path) -> None:
