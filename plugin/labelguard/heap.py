@@ -9,19 +9,29 @@ from contextlib import suppress
 _ARENA_MAX = -8
 """glibc's M_ARENA_MAX."""
 
+_MMAP_THRESHOLD = -3
+"""glibc's M_MMAP_THRESHOLD."""
+
+_LARGE = 1 << 20
+"""Bytes from which something has a place of its own, that is given back as soon as it is not used any more."""
+
 _ROUND = 20_000
 """New objects after which the collector looks for cycles among them."""
 
 
 def tune_memory() -> None:
-    """Let all threads allocate from two heaps.
+    """Let all threads allocate from two heaps, and what is large outside of them.
 
     glibc gives each thread one of its own and keeps in each what its largest moment needed: of 49 MiB that a
-    service grew by in half an hour under load, nothing was in use. https://sourceware.org/glibc/manual
+    service grew by in half an hour under load, nothing was in use. And it takes what is large for usual once one
+    was freed: each table that Python's interned strings outgrew left a hole of 4 MiB among small things.
+    https://sourceware.org/glibc/manual/html_node/Malloc-Tunable-Parameters.html
     """
     # Elsewhere (musl, macOS) there is no such setting, and no such habit.
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 2)
+        glibc = ctypes.CDLL(None)
+        glibc.mallopt(_ARENA_MAX, 2)
+        glibc.mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 def give_back() -> None:
