@@ -24,7 +24,7 @@ def tune_memory() -> None:
 
     glibc gives each thread one of its own and keeps in each what its largest moment needed: of 49 MiB that a
     service grew by in half an hour under load, nothing was in use. And it takes what is large for usual once one
-    was freed: each table that Python's interned strings outgrew left a hole of 4 MiB among small things.
+    was freed: a table of 4 MiB that is made anew now and then left a hole among small things each time.
     https://sourceware.org/glibc/manual/html_node/Malloc-Tunable-Parameters.html
     """
     # Elsewhere (musl, macOS) there is no such setting, and no such habit.
