@@ -80,8 +80,7 @@ def _bodies(store: Store, before: datetime, clock: Callable[[], datetime]) -> in
         value = {"after": at["after"] if full or not old else old[-1].id, "left": left[:_MOST_LEFT]}
 
         def job(conn: sa.Connection, ready: list[int] = ready, value: Mapping[str, Any] = value) -> None:
-            for start in range(0, len(ready), BATCH):
-                some = ready[start : start + BATCH]
+            for some in records.portions(ready):
                 conn.execute(sa.update(inbox).where(inbox.c.id.in_(some)).values(body=dict(GONE)))
             records.set_cursor(conn, _CURSOR, value, clock())
 
@@ -94,8 +93,8 @@ def _bodies(store: Store, before: datetime, clock: Callable[[], datetime]) -> in
 
 def _states(conn: sa.Connection, deliveries: list[int]) -> dict[int, str]:
     found: dict[int, str] = {}
-    for start in range(0, len(deliveries), BATCH):
-        query = sa.select(inbox.c.id, inbox.c.state).where(inbox.c.id.in_(deliveries[start : start + BATCH]))
+    for some in records.portions(deliveries):
+        query = sa.select(inbox.c.id, inbox.c.state).where(inbox.c.id.in_(some))
         found |= {row.id: row.state for row in conn.execute(query)}
     return found
 

@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from labelguard.connectors import ConnectorError, NotFound, Review, Studio
 from labelguard.events import Event
 from labelguard.store import Store
+from labelguard.store.records import portions
 from labelguard.store.schema import annotation_versions, annotators, findings, reviews
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ REVIEW_ACTIONS = frozenset({"REVIEW_CREATED", "REVIEW_UPDATED", "REVIEWS_DELETED
 CHECKED_AT_ONCE = 100
 """Reviews asked for in one round; the others wait for the next."""
 
-_AT_ONCE = 500
 _LARGEST_ID = 2**63 - 1
 
 _SAID = ("reviewer", "verdict", "at", "recorded_at", "verified_at", "deleted_at")
@@ -228,8 +228,7 @@ def _put(conn: sa.Connection, project: int, review: Review, now: datetime, *, ve
 
 
 def _doubt(conn: sa.Connection, project: int, numbers: Sequence[int]) -> None:
-    for start in range(0, len(numbers), _AT_ONCE):
-        some = numbers[start : start + _AT_ONCE]
+    for some in portions(numbers):
         conn.execute(
             sa.update(reviews).where(reviews.c.project == project, reviews.c.review.in_(some)).values(verified_at=None)
         )
@@ -238,11 +237,11 @@ def _doubt(conn: sa.Connection, project: int, numbers: Sequence[int]) -> None:
 def _newest(conn: sa.Connection, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Row]:
     numbers = sorted({annotation for _, annotation in wanted})
     newest: dict[tuple[int, int], Row] = {}
-    for start in range(0, len(numbers), _AT_ONCE):
+    for some in portions(numbers):
         query = (
             sa.select(reviews, annotators.c.name, annotators.c.email)
             .outerjoin(annotators, annotators.c.id == reviews.c.reviewer)
-            .where(reviews.c.annotation.in_(numbers[start : start + _AT_ONCE]), reviews.c.deleted_at.is_(None))
+            .where(reviews.c.annotation.in_(some), reviews.c.deleted_at.is_(None))
             .order_by(reviews.c.at, reviews.c.review)
         )
         newest |= {(row["project"], row["annotation"]): dict(row) for row in conn.execute(query).mappings()}

@@ -61,7 +61,7 @@ from labelguard.store.records.projects import (
     save_project,
     set_connection,
 )
-from labelguard.store.records.rows import LABELGUARD, Row
+from labelguard.store.records.rows import LABELGUARD, Row, portions
 from labelguard.store.records.tasks import (
     TaskTimes,
     annotated_task_ids,
@@ -124,6 +124,7 @@ __all__ = [
     "newest_delivery",
     "newest_policy_version",
     "note_annotators",
+    "portions",
     "project_now",
     "put_rule_states",
     "put_tasks",
