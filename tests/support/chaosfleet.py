@@ -27,6 +27,9 @@ _SUPPORT = Path(__file__).parent
 ENGINE = "engine"
 """Why a process was killed that judges and does nothing else."""
 
+STARTED = "@started@"
+"""Stands in a process's environment for which process that is, and its how manieth start."""
+
 
 @dataclass
 class Member:
@@ -40,12 +43,18 @@ class Member:
     pid: int | None = None
     starts: int = 0
 
+    @property
+    def started(self) -> str:
+        """Which of all the processes this one is now."""
+        return f"{self.name}.{self.starts}"
+
 
 @dataclass(frozen=True, slots=True)
 class Kill:
     """One SIGKILL."""
 
-    name: str
+    started: str
+    """Which of all the processes."""
     why: str
     at: float
     """``time.monotonic()``."""
@@ -125,16 +134,16 @@ class Fleet:
         with self._lock:
             if self._stopping:
                 return
+            member.starts += 1
             order = {
                 "arguments": list(member.arguments),
-                "environ": dict(member.environ),
+                "environ": {name: value.replace(STARTED, member.started) for name, value in member.environ.items()},
                 "log": str(member.log),
             }
             forge = self._pipe("stdin")
             forge.write(json.dumps(order) + "\n")
             forge.flush()
             member.pid = self._answers.get(timeout=60)
-            member.starts += 1
 
     def _ended(self, pid: int, status: int) -> None:
         with self._lock:
@@ -152,24 +161,24 @@ class Fleet:
     def kill(self, name: str, why: str) -> bool:
         """SIGKILL now; whether there was something to kill."""
         with self._lock:
-            pid = self.members[name].pid
-            if pid is None:
+            member = self.members[name]
+            if member.pid is None:
                 return False
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            self.kills.append(Kill(name, why, time.monotonic()))
+                os.kill(member.pid, signal.SIGKILL)
+            self.kills.append(Kill(member.started, why, time.monotonic()))
         return True
 
     def kill_engine(self, name: str) -> bool:
         """SIGKILL the process that judges beside another, if there is one."""
-        pid = self.members[name].pid
+        member = self.members[name]
         with suppress(psutil.Error):
-            for beside in psutil.Process(pid).children(recursive=True) if pid is not None else ():
+            for beside in psutil.Process(member.pid).children(recursive=True) if member.pid is not None else ():
                 # The one between the two starts it again.
                 if not beside.children():
                     beside.kill()
                     with self._lock:
-                        self.kills.append(Kill(name, ENGINE, time.monotonic()))
+                        self.kills.append(Kill(member.started, ENGINE, time.monotonic()))
                     return True
         return False
 

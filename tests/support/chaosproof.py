@@ -298,6 +298,7 @@ class Proof:
         """Every message arrived; again only where its receiver or the sender was lost before it was recorded."""
         arrived: dict[tuple[str, str], list[Effect]] = defaultdict(list)
         for effect in self.effects["alert"]:
+            self.must(bool(effect.sender), f"nobody knows who sent {effect.content}")
             arrived[(effect.about[0], _key(effect.content[1]))].append(effect)
         for action in [*self.of_kind("notify"), *self.of_kind("escalate")]:
             for name in (action["target"] or {}).get("sent", ()):
@@ -306,11 +307,11 @@ class Proof:
                 self.must(bool(got), f"{name} never heard of {_about(action)}")
                 for first, again in pairwise(got):
                     # What was sent is recorded within the time that an effect may take; on a busy machine that is
-                    # seconds. Webs and engines send nothing: their deaths excuse nothing.
+                    # seconds. It may arrive after its sender was killed. Whoever judges beside it sends nothing.
                     lost = first.fault in AFTER_APPLYING or any(
-                        0 <= kill.at - first.at <= PATIENCE["IN_FLIGHT"] and kill.at <= again.at
+                        kill.started == first.sender and kill.at <= min(again.at, first.at + PATIENCE["IN_FLIGHT"])
                         for kill in self.fleet.kills
-                        if not kill.name.startswith("web-") and kill.why != ENGINE
+                        if kill.why != ENGINE
                     )
                     self.must(lost, f"{name} heard twice of {_about(action)} for no reason")
             sent = (action["target"] or {}).get("sent", ())

@@ -24,6 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from chaosfleet import STARTED
+
 Raw = dict[str, Any]
 Answer = tuple[int, Any]
 
@@ -36,6 +38,9 @@ LABEL_CONFIG = """<View>
     <Choice value="spam"/><Choice value="important"/><Choice value="refund"/><Choice value="billing"/>
   </Choices>
 </View>"""
+
+SENDER = "X-Sender"
+"""The header with which an alert says which process sent it."""
 
 AFTER_APPLYING = frozenset({"fail-after", "drop-after", "late", "kill-after"})
 """Faults with which an effect has happened, and whoever asked for it does not know."""
@@ -51,6 +56,8 @@ class Effect:
     fault: str | None
     at: float
     """``time.monotonic()``."""
+    sender: str = ""
+    """Which process sent an alert."""
 
 
 @dataclass
@@ -124,7 +131,7 @@ class ChaosStudio:
 
     def alerts_to(self, name: str) -> str:
         """The apprise address of an alert target that is received here."""
-        return f"json://127.0.0.1:{self.port}/alerts/{name}"
+        return f"json://127.0.0.1:{self.port}/alerts/{name}?+{SENDER}={STARTED}"
 
     @contextmanager
     def running(self) -> Iterator[ChaosStudio]:
@@ -217,8 +224,8 @@ class ChaosStudio:
 
     # What labelguard asks for
 
-    def _done(self, kind: str, *about: Any, content: Any = None, fault: str | None = None) -> None:
-        self.effects.append(Effect(kind, about, content, fault, time.monotonic()))
+    def _done(self, kind: str, *about: Any, content: Any = None, fault: str | None = None, sender: str = "") -> None:
+        self.effects.append(Effect(kind, about, content, fault, time.monotonic(), sender))
 
     def of_task(self, task: int) -> list[Raw]:
         """A task's annotations, in their order."""
@@ -482,7 +489,8 @@ def _handler(studio: ChaosStudio) -> type[BaseHTTPRequestHandler]:
 
         def _apply(self, path: str, query: dict[str, list[str]], body: Any, fault: str | None, *, alert: bool) -> None:
             if alert:
-                studio._done("alert", path.rsplit("/", 1)[1], content=(body["title"], body["message"]), fault=fault)
+                said = (body["title"], body["message"])
+                studio._done("alert", path.rsplit("/", 1)[1], content=said, fault=fault, sender=self.headers[SENDER])
                 status, answer = _TAKEN
             else:
                 flat = {key: values[0] for key, values in query.items()}
