@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import queue
 import tempfile
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +23,7 @@ from databases import POSTGRESQL, SQLITE, chosen, tamper
 from labelguard.logs import formatter
 from labelguard.store import records, schema
 from labelguard.web.server import make_server
+from labelguard.web.webhook import REMEMBERED
 from webservice import NOW, PROJECT, TOKEN, Service, connect, service, submission
 
 
@@ -154,6 +157,49 @@ def test_one_project_s_token_does_not_open_another(web: Service) -> None:
     connect(web.store, 4, "the-token-of-project-4", "Other")
 
     assert web.deliver(submission("spam", project=4), project=4, token=TOKEN).status_code == 401
+
+
+def test_a_token_that_was_replaced_is_refused_a_moment_later_and_the_new_one_taken_at_once(web: Service) -> None:
+    """What is remembered of a busy project's token is no second truth."""
+    assert web.deliver(submission("spam")).status_code == 200
+    connect(web.store, PROJECT, "the-new-token")
+
+    assert web.deliver(submission("spam", annotation=12), token="the-new-token").status_code == 200
+    assert web.deliver(submission("spam", annotation=13)).status_code == 401
+
+
+def test_a_token_in_use_is_looked_up_by_one_delivery_while_the_others_are_taken_in(web: Service) -> None:
+    """All of a busy project's deliveries come to its end at once: a store with many readers is slow for all."""
+    assert web.deliver(submission("spam")).status_code == 200
+    time.sleep(REMEMBERED + 0.1)
+    looking: list[str] = []
+    answers: queue.SimpleQueue[int] = queue.SimpleQueue()
+    go_on = threading.Event()
+
+    def hold_up() -> None:
+        name = threading.current_thread().name
+        if name.startswith("sender"):
+            looking.append(name)
+            go_on.wait(30)
+
+    web.store.before_reading = hold_up
+    senders = [
+        threading.Thread(
+            target=lambda number: answers.put(web.deliver(submission("spam", annotation=number)).status_code),
+            args=(20 + number,),
+            name=f"sender {number}",
+        )
+        for number in range(6)
+    ]
+    for sender in senders:
+        sender.start()
+
+    assert [answers.get(timeout=10) for _ in senders[1:]] == [200] * 5
+    assert len(looking) == 1
+    go_on.set()
+    for sender in senders:
+        sender.join()
+    assert answers.get(timeout=10) == 200
 
 
 def test_a_delivery_about_another_project_is_refused_and_kept_for_the_admin(web: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 import msgspec
@@ -23,7 +24,7 @@ from labelguard.web.metrics import Metrics
 # SQLite's and PostgreSQL's largest integer: a larger id is nobody's, and would be an error of the driver.
 _LARGEST_ID = 2**63 - 1
 
-_REMEMBERED = 1.0
+REMEMBERED = 1.0
 """Seconds for which a project's token is not looked up again."""
 
 log = logging.getLogger(__name__)
@@ -93,13 +94,19 @@ class _Tokens:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[int, tuple[str, float]] = {}
+        self._lock = threading.Lock()
 
     def has(self, project: int, token: str) -> bool:
         """Whether this is the project's token; one that was replaced may be taken for a second longer."""
         if project > _LARGEST_ID:
             return token_matches(token, None)
-        known, until = self._known.get(project, (None, 0.0))
         now = time.monotonic()
+        with self._lock:
+            known, until = self._known.get(project, (None, 0.0))
+            if known is not None and now >= until:
+                # This one looks it up, the others go on: a busy project's all come to it at once, and so many
+                # readers hold the store up for all.
+                self._known[project] = (known, now + REMEMBERED)
         if known is not None and now < until and token_matches(token, known):
             return True
         # A token that does not match may be newer than what is remembered.
@@ -108,7 +115,7 @@ class _Tokens:
                 sa.select(schema.projects.c.token_hash).where(schema.projects.c.id == project)
             )
         if stored is not None:
-            self._known[project] = (stored, now + _REMEMBERED)
+            self._known[project] = (stored, now + REMEMBERED)
         else:
             self._known.pop(project, None)
         return token_matches(token, stored)
