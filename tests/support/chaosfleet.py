@@ -28,7 +28,7 @@ ENGINE = "engine"
 """Why a process was killed that judges and does nothing else."""
 
 STARTED = "@started@"
-"""Stands in a process's environment for which process that is, and its how manieth start."""
+"""Stands in the environment of a process for which of all processes it is: its name, and the number of its start."""
 
 
 @dataclass
