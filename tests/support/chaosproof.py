@@ -272,6 +272,10 @@ class Proof:
                 self.must(marked[marker] == 1, f"{marker} was commented {marked[marker]} times")
             self.must(marked.pop(marker, 0) <= 1, f"{marker} was commented more than once")
         self.must(not marked, f"comments that nobody wanted: {marked}")
+        over = {f["id"] for f in self.kept.findings if f["state"] == "dismissed"}
+        over |= {a["finding"] for a in self.of_kind("prompt", "done", "rejected", "undone")}
+        early = {_marker(e) for e in self.effects["resolve"]} - {f"labelguard {finding}" for finding in over}
+        self.must(not early, f"comments that were resolved too early: {early}")
 
     def _noted(self) -> None:
         wanted = [a["task"] for a in self.of_kind("prompt") if (a["target"] or {}).get("noted") and not a["error"]]

@@ -369,6 +369,15 @@ def _comments(studio: ChaosStudio, _ids: list[int], query: Mapping[str, str], _b
     return 200, [raw for raw in studio.comments if raw["annotation"] == int(query["annotation"])]
 
 
+def _change_comment(studio: ChaosStudio, ids: list[int], _query: Any, body: Any, fault: str | None) -> Answer:
+    made = next((raw for raw in studio.comments if raw["id"] == ids[0]), None)
+    if made is None:
+        return _MISSING
+    made |= body
+    studio._done("resolve", made["annotation"], content=made["text"], fault=fault)
+    return 200, made
+
+
 def _add_comment(studio: ChaosStudio, _ids: list[int], _query: Any, body: Any, fault: str | None) -> Answer:
     if body["annotation"] not in studio.annotations:
         return 400, {"annotation": [f'Invalid pk "{body["annotation"]}" - object does not exist.']}
@@ -440,6 +449,7 @@ _ROUTES: tuple[tuple[str, re.Pattern[str], Work], ...] = tuple(
         ("PATCH", r"/api/webhooks/(\d+)/", _change_webhook),
         ("GET", r"/api/comments/", _comments),
         ("POST", r"/api/comments/", _add_comment),
+        ("PATCH", r"/api/comments/(\d+)/", _change_comment),
         ("GET", r"/api/projects/(\d+)/tasks/(\d+)/assignees", _assignees),
         ("POST", r"/api/projects/(\d+)/tasks/(\d+)/assignees", _assign),
         ("DELETE", r"/api/projects/(\d+)/tasks/(\d+)/assignees", _unassign),
