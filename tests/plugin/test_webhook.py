@@ -159,8 +159,17 @@ def test_one_project_s_token_does_not_open_another(web: Service) -> None:
     assert web.deliver(submission("spam", project=4), project=4, token=TOKEN).status_code == 401
 
 
-def test_a_token_that_was_replaced_is_refused_a_moment_later_and_the_new_one_taken_at_once(web: Service) -> None:
+def test_a_token_that_was_replaced_is_refused_a_moment_later(web: Service) -> None:
     """What is remembered of a busy project's token is no second truth."""
+    assert web.deliver(submission("spam")).status_code == 200
+    connect(web.store, PROJECT, "the-new-token")
+    time.sleep(REMEMBERED + 0.1)
+
+    assert web.deliver(submission("spam", annotation=13)).status_code == 401
+
+
+def test_a_new_token_is_taken_at_once_and_ends_the_old_one(web: Service) -> None:
+    """Who sends it proves that what is remembered is out of date."""
     assert web.deliver(submission("spam")).status_code == 200
     connect(web.store, PROJECT, "the-new-token")
 
