@@ -23,7 +23,7 @@ from labelguard.web.metrics import Metrics, pending
 # Rules run within a second; a delivery that has waited this long waits for a worker that is not there.
 _STUCK_AFTER = timedelta(seconds=60)
 
-# Each look at "writable" costs a write to disk, and anybody may ask. So long, too, counts what a delivery met.
+# Each look at "writable" costs a write to disk, and anybody may ask. A delivery that was turned away is a look, too.
 _WRITE_CHECK_LASTS = timedelta(seconds=5)
 
 _NOT_WRITABLE = "The store cannot be written: look at the disk's free space and the file's permissions."
