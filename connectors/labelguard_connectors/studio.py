@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import requests
 import structlog
 
-from labelguard.connectors import ConnectorError, NotFound, Review, Server, TaskRecord, User, Webhook
+from labelguard.connectors import ConnectorError, NotFound, Review, Server, Stopping, TaskRecord, User, Webhook
 from labelguard.events import Annotation, Project
 from labelguard.reviews import review_from
 from labelguard_connectors.answers import (
@@ -112,6 +112,7 @@ class LabelStudio:
         self._api_key = api_key
         self._clock = clock
         self._closed = threading.Event()
+        self._stopped = False
         self._sleep = sleep or self._closed.wait
         self._lock = threading.Lock()
         self._made: Client | None = None
@@ -135,6 +136,11 @@ class LabelStudio:
             made, self._made = self._made, None
         if made is not None:
             made._client_wrapper.httpx_client.httpx_client.close()  # noqa: SLF001 - the SDK has no close()
+
+    def stop(self) -> None:
+        """Ask nothing more, and wake whoever waits for Label Studio; a request in hand has its timeout still."""
+        self._stopped = True
+        self._closed.set()
 
     def server(self) -> Server:
         """Edition, version, own user and capabilities (remembered for some minutes, then asked again).
@@ -618,7 +624,9 @@ class LabelStudio:
                 self._sleep(pause)
 
     def _call(self, doing: str, call: Callable[[], T]) -> T:
-        """Make one request, unless Label Studio asked for a pause that is not over."""
+        """Make one request, unless Label Studio asked for a pause that is not over, or labelguard is stopping."""
+        if self._stopped:
+            raise Stopping
         with self._lock:
             left = self._quiet_until - self._clock()
         if left > 0:

@@ -35,6 +35,13 @@ class NotFound(ConnectorError):
         super().__init__(message, permanent=True)
 
 
+class Stopping(ConnectorError):
+    """The service is stopping: Label Studio was not asked, and nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__("labelguard is stopping; what was in hand goes on at its next start.")
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """A Label Studio user."""
@@ -103,6 +110,10 @@ class Review:
 
 class Studio(Protocol):
     """Label Studio, through its public API. Every method may raise :class:`ConnectorError`."""
+
+    def stop(self) -> None:
+        """Ask nothing more: whatever would from now on raises :class:`Stopping`, and nobody waits for an answer."""
+        ...
 
     def server(self) -> Server:
         """Edition, version, own user and capabilities (remembered for some minutes, then asked again)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ import sqlalchemy as sa
 import structlog
 
 from labelguard import distrust
-from labelguard.connectors import ConnectorError, Notifier, Studio
+from labelguard.connectors import ConnectorError, Notifier, Stopping, Studio
 from labelguard.context import StoreSweepContext
 from labelguard.engine import Clock, Engine
 from labelguard.feedback import render_notification
@@ -60,6 +60,8 @@ class Jobs:
     notifier: Notifier | None
     settings: Settings
     clock: Clock
+    stopping: threading.Event = field(default_factory=threading.Event)
+    """Set when the service is told to stop: sweeps that have not begun do not begin any more."""
 
     def reconcile(self, project: int) -> Summary:
         """What the webhook missed lately, and standing effects that need looking after."""
@@ -93,7 +95,8 @@ class Jobs:
 
     def sweeps(self, project: int) -> Summary:
         """Every sweep of the project's policy."""
-        return {"findings": run_sweeps(self.store, self.engine, project, now=self.clock())}
+        found = run_sweeps(self.store, self.engine, project, now=self.clock(), stopping=self.stopping)
+        return {"findings": found}
 
     def _tell_doubts(self, project: int) -> list[str]:
         """Tell the admin what deliveries say that Label Studio does not confirm."""
@@ -105,7 +108,10 @@ class Jobs:
         return asdict(prune(self.store, self.settings.raw_days, clock=self.clock))
 
     def run(self, job: str, project: int | None) -> Summary | None:
-        """Run a job by name and record how it went; None where it failed. Without a project: for the whole store."""
+        """Run a job by name and record how it went; None where it failed, or was interrupted by a stop.
+
+        Without a project it is a job for the whole store.
+        """
         each: Mapping[str, Callable[[int], Summary]] = {
             "reconcile": self.reconcile,
             "watchdog": self.watchdog,
@@ -117,6 +123,11 @@ class Jobs:
         run = self.store.write(lambda conn: records.start_job(conn, job, project, self.clock()))
         try:
             summary = work()
+        except Stopping as stopped:
+            why = str(stopped)
+            log.info("job_interrupted", job=job, project=project)
+            self.store.write(lambda conn: records.interrupt_job(conn, run, error=why))
+            return None
         except Exception as error:
             if isinstance(error, (ConnectorError, StoreError)):
                 why = str(error)
@@ -152,7 +163,13 @@ class Jobs:
 
 
 def run_sweeps(
-    store: Store, engine: Engine, project: int, *, now: datetime, only: str | None = None
+    store: Store,
+    engine: Engine,
+    project: int,
+    *,
+    now: datetime,
+    only: str | None = None,
+    stopping: threading.Event | None = None,
 ) -> dict[str, list[int]]:
     """Run a project's sweeps over its history; returns the ids of new findings by rule.
 
@@ -161,6 +178,7 @@ def run_sweeps(
 
     Raises:
         UnknownSweep: ``only`` names a sweep that the policy does not have.
+        Stopping: ``stopping`` was set before the last of them began; what the others found is kept.
     """
     with store.read() as conn:
         loaded = engine.processor.policy(conn, project)
@@ -173,6 +191,8 @@ def run_sweeps(
     for active, rule in sweeps:
         if loaded is None:
             break
+        if stopping is not None and stopping.is_set():
+            raise Stopping
         context = StoreSweepContext(store, loaded.policy, now=now, own_user=engine.own_user)
         try:
             made = [storable(finding) for finding in rule.sweep(context)]
@@ -227,6 +247,8 @@ class Schedule:
         from apscheduler.schedulers.background import BackgroundScheduler
 
         self._jobs = jobs
+        self._stopping = threading.Event()
+        self._missed: dict[str, list[int]] = {}
         # One worker: the jobs of a small install must not compete with each other for its one writer.
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
@@ -247,9 +269,12 @@ class Schedule:
         at = nightly_time(self._jobs.settings.nightly_at)
         for job in ("audit", "sweeps"):
             timing: dict[str, Any] = {"hour": at.hour, "minute": at.minute}
-            self._scheduler.add_job(self._each, "cron", args=[job], id=job, **timing)
+            # Not a job of its own that runs once: APScheduler stumbles over the end of one while it is stopped.
             if missed := self._overdue(job, now, at):
-                self._scheduler.add_job(self._each, "date", args=[job, missed], id=f"{job}-missed", run_date=at_once)
+                self._missed[job] = missed
+                timing["next_run_time"] = at_once
+            # Two, so that the night is not left out where catching up takes until then.
+            self._scheduler.add_job(self._nightly, "cron", args=[job], id=job, max_instances=2, **timing)
         # Not when it was missed, but soon after a start: nobody waits for it.
         self._scheduler.add_job(
             self._once, "cron", args=["prune"], id="prune", hour=at.hour, minute=at.minute, next_run_time=at_once
@@ -258,10 +283,15 @@ class Schedule:
         self._jobs.store.instruments.leads(True)
 
     def stop(self) -> None:
-        """Let the job in hand finish, and stop."""
+        """Let the job in hand finish, and stop: what waits behind it does not begin."""
+        self._stopping.set()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
             self._jobs.store.instruments.leads(False)
+
+    def _nightly(self, job: str) -> None:
+        """Run a nightly job for every connected project, or first where it was missed."""
+        self._each(job, self._missed.pop(job, None))
 
     def _each(self, job: str, projects: Sequence[int] | None = None) -> None:
         """Run a job for every connected project, or for some; none of them stops the others."""
@@ -269,6 +299,8 @@ class Schedule:
             with self._jobs.store.read() as conn:
                 projects = [row["id"] for row in records.list_projects(conn, connected=True)]
         for project in projects:
+            if self._stopping.is_set():
+                return
             try:
                 self._jobs.run(job, project)
             except StoreError as error:
@@ -277,6 +309,8 @@ class Schedule:
 
     def _once(self, job: str) -> None:
         """Run a job for the whole store."""
+        if self._stopping.is_set():
+            return
         try:
             self._jobs.run(job, None)
         except StoreError as error:
@@ -302,7 +336,7 @@ class ElectedSchedule:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._every = jobs.settings.election_seconds
-        self._stopping = threading.Event()
+        self._stopping = jobs.stopping
         self._thread = threading.Thread(target=self._stand, name="election", daemon=True)
 
     def start(self) -> None:
@@ -310,7 +344,7 @@ class ElectedSchedule:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the job in hand finish, and give the role back."""
+        """Let what is in hand (a sweep, the last question to Label Studio) finish, and give the role back."""
         self._stopping.set()
         self._thread.join()
 

@@ -150,6 +150,9 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
+        self._service.outbox.stop()
+        if self._service.studio is not None:
+            self._service.studio.stop()
         self._service.engine.found.set()
         if self._schedule is not None:
             self._schedule.stop()
@@ -171,6 +174,8 @@ class Running:
             # Pauses between attempts end without an event: look once a second.
             engine.found.wait(1.0)
             engine.found.clear()
+            if self._stopping.is_set():
+                return
             try:
                 self._know_own_user()
                 if self._delivers:

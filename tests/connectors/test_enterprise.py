@@ -6,11 +6,13 @@ import io
 import json
 import logging
 import re
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +33,7 @@ from enterprise import (
 from fakestudio import FakeNotifier
 from guarded import Guarded, guarded, policy
 from labelguard import logs
-from labelguard.connectors import ConnectorError, Studio
+from labelguard.connectors import ConnectorError, Stopping, Studio
 from labelguard.doctor import diagnose
 from labelguard.events import KNOWN_ACTIONS
 from labelguard.manifest import EVENTS, REVIEW_EVENTS, events_for, load_manifest
@@ -381,6 +383,7 @@ WRITES: dict[str, tuple[str, Callable[[LabelStudio], object]]] = {
 
 READS = frozenset(
     {
+        "stop",
         "server",
         "refusals",
         "link",
@@ -627,6 +630,23 @@ def test_a_listing_does_not_wait_for_ever(server: Enterprise, connector: LabelSt
     with pytest.raises(ConnectorError, match="slow down") as error:
         list(connector.tasks_changed(PROJECT, None))
     assert (seconds.slept, error.value.retry_after, error.value.permanent) == ([50, 50], 50, False)
+
+
+def test_a_stop_ends_the_waiting_and_every_request_after_it(server: Enterprise) -> None:
+    """A service that is told to stop does not wait two minutes for a server with limits."""
+    server.fail("tasks.list", *[Failure("before", 429, {"Retry-After": "100"})] * 2)
+    with LabelStudio(server.url, server.people[LABELGUARD].token) as connector:
+        ending = threading.Timer(0.5, connector.stop)
+        ending.start()
+        with pytest.raises(Stopping) as error:
+            list(connector.tasks_changed(PROJECT, None))
+        ending.join()
+        assert (error.value.permanent, error.value.retry_after) == (False, None)
+        server.asked.clear()
+        for ask in (connector.users, partial(connector.comment, ANNOTATION, "text", MARKER)):
+            with pytest.raises(Stopping):
+                ask()
+    assert server.asked == []
 
 
 # No secret

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,8 @@ def hold_roles(world: World, role: Role) -> None:
 
 
 def when_looking(world: World, then: Callable[[], object]) -> None:
-    """Let something happen whenever an annotation has been looked at."""
-    look = world.studio.annotation
+    """Let something happen whenever an annotation has been looked at, in place of what happened before."""
+    look = partial(FakeStudio.annotation, world.studio)
 
     def looking(annotation: int) -> Any:
         found = look(annotation)
@@ -442,6 +443,29 @@ def test_one_action_that_fails_unexpectedly_stops_no_other(world: World) -> None
         ("delivering", "RuntimeError: surprise"),
         ("done", None),
     ]
+
+
+@asking("replace")
+def test_a_stop_leaves_what_is_not_done_to_the_next_process(world: World) -> None:
+    """At once: what was in hand when it came had no trouble of its own, and what was not is not begun."""
+    for number in (11, 12):
+        world.wrong(number, task=number)
+    outbox = world.outbox()
+
+    def stop() -> None:
+        outbox.stop()
+        world.studio.stop()
+
+    when_looking(world, stop)
+    assert outbox.deliver_due() == 0
+    assert [(row["attempts"], row["next_at"], row["error"]) for row in world.guard.actions()] == [
+        (1, None, None),
+        (0, None, None),
+    ]
+    world.studio.stopped = False
+    when_looking(world, lambda: None)
+    assert world.deliver() == 2
+    assert world.studio.effects == [("set_cancelled", number, True) for number in (11, 12)]
 
 
 @asking("replace")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -183,28 +183,20 @@ def test_an_audit_tries_failed_deliveries_again(world: World) -> None:
 # By the clock
 
 
-def ran(world: World, *wanted: tuple[str, int]) -> bool:
-    """Whether these jobs come to their end soon."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        ended = {(job, project) for job, project, state in world.runs() if state != "running"}
-        if ended >= set(wanted):
-            return True
-        time.sleep(0.02)
-    return False
+def start(world: World) -> None:
+    """Start the schedule, and stop it when everything is done that was due."""
 
+    def watched() -> int:
+        return [job for job, _, state in world.runs() if state != "running"].count("watchdog")
 
-def start(world: World, *until: tuple[str, int]) -> None:
-    """Start the schedule, wait for some jobs (or for any, again), and stop it with what else was due."""
-    before = len(world.runs())
+    with world.guard.store.read() as conn:
+        projects = len(records.list_projects(conn, connected=True))
+    before = watched()
     schedule = Schedule(world.jobs)
     schedule.start()
     try:
-        assert ran(world, *until)
-        deadline = time.monotonic() + 30
-        while len(world.runs()) == before and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert len(world.runs()) > before
+        # By its name the last of what is due at a start.
+        assert soon(lambda: watched() == before + projects)
     finally:
         schedule.stop()
 
@@ -218,13 +210,13 @@ def test_nightly_runs_that_were_missed_are_caught_up_at_the_start(world: World) 
     """Only where they were missed: not in a project connected since, nor where the last one was made."""
     world.guard.clock.now = at(60 * 24 * 2)
     connect(world, OTHER, world.guard.clock() - timedelta(hours=1))
-    start(world, ("audit", PROJECT), ("sweeps", PROJECT))
+    start(world)
     assert nightly(world) == [("audit", PROJECT, "done"), ("sweeps", PROJECT, "done")]
     world.guard.clock.move(hours=1)
     start(world)
     assert len(nightly(world)) == 2
     world.guard.clock.move(days=1)
-    start(world, ("audit", OTHER), ("sweeps", OTHER))
+    start(world)
     assert len(nightly(world)) == 6
 
 
@@ -232,8 +224,52 @@ def test_a_nightly_run_that_was_killed_counts_as_missed(world: World) -> None:
     """It began, and its end was never recorded."""
     world.guard.clock.now = at(60 * 24 * 2)
     world.guard.store.write(lambda conn: records.start_job(conn, "sweeps", PROJECT, world.guard.clock()))
-    start(world, ("sweeps", PROJECT))
+    start(world)
     assert [state for job, _, state in world.runs() if job == "sweeps"] == ["running", "done"]
+
+
+def test_what_a_stop_interrupts_is_caught_up(world: World) -> None:
+    """Label Studio is not asked any more, no other sweep begins, and nobody is told of trouble."""
+    world.guard.clock.now = at(60 * 24 * 2)
+    world.studio.stop()
+    world.jobs.stopping.set()
+    for job in ("audit", "sweeps"):
+        assert world.jobs.run(job, PROJECT) is None
+    with world.guard.store.read() as conn:
+        runs = records.recent_jobs(conn)
+    assert [(run["state"], run["finished_at"]) for run in runs] == [("failed", None)] * 2
+    assert {run["error"] for run in runs} == {"labelguard is stopping; what was in hand goes on at its next start."}
+    assert world.notifier.told() == []
+    assert world.guard.findings() == []
+    world.studio.stopped = False
+    world.jobs.stopping.clear()
+    start(world)
+    assert [run[2] for run in nightly(world)] == ["done", "failed"] * 2
+
+
+def test_a_stop_waits_for_the_job_in_hand_and_for_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many projects are due: a machine that is switched off does not wait for them."""
+    connect(world, OTHER, NOW)
+    asked, answer = threading.Event(), threading.Event()
+    found = world.studio.project
+
+    def slow(project: int) -> Project:
+        asked.set()
+        assert answer.wait(30)
+        return found(project)
+
+    monkeypatch.setattr(world.studio, "project", slow)
+    schedule = Schedule(world.jobs)
+    schedule.start()
+    assert asked.wait(30)
+    stopping = threading.Thread(target=schedule.stop)
+    stopping.start()
+    stopping.join(0.2)
+    assert stopping.is_alive()
+    answer.set()
+    stopping.join(30)
+    assert not stopping.is_alive()
+    assert [run for run in world.runs() if run[0] != "prune"] == [("reconcile", PROJECT, "done")]
 
 
 # Elections
@@ -242,7 +278,7 @@ def test_a_nightly_run_that_was_killed_counts_as_missed(world: World) -> None:
 def stand(world: World) -> ElectedSchedule:
     """Another process that would keep the schedule."""
     settings = world.jobs.settings.model_copy(update={"election_seconds": 0.05})
-    standing = ElectedSchedule(replace(world.jobs, settings=settings))
+    standing = ElectedSchedule(replace(world.jobs, settings=settings, stopping=threading.Event()))
     standing.start()
     return standing
 
@@ -304,7 +340,7 @@ def test_one_projects_failure_does_not_stop_the_others(world: World, monkeypatch
 
     monkeypatch.setattr(world.studio, "project", gone)
     monkeypatch.setattr(world.studio, "tasks_changed", lambda *_a, **_k: iter(()))
-    start(world, ("reconcile", OTHER))
+    start(world)
     states = {(job, project): state for job, project, state in world.runs() if job == "reconcile"}
     assert states == {("reconcile", PROJECT): "failed", ("reconcile", OTHER): "done"}
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
+import sqlalchemy as sa
 
 from databases import database_url
 from deliveries import LABELGUARD, PROJECT, annotation, created
@@ -173,3 +176,40 @@ def test_killed_at_any_moment_it_loses_nothing_and_told_to_stop_it_stops(tmp_pat
         store.close()
         ended = process.stop()
     assert ended == 0, process.said()
+
+
+def answer_once(listening: socket.socket) -> None:
+    """Answer one request, as a server does that is about to go down."""
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.store("sqlite")
+def test_told_to_stop_it_does_not_wait_for_a_label_studio_that_hangs(tmp_path: Path) -> None:
+    """It finishes the request in hand, which has its time, and asks nothing more for all that is due."""
+    projects = range(PROJECT, PROJECT + 20)
+    with guarded(tmp_path) as world:
+
+        def connect(conn: sa.Connection) -> None:
+            for project in projects:
+                records.set_connection(
+                    conn, project, connected_at=world.clock(), webhook_id=1, webhook_url=None, token_hash=None
+                )
+
+        world.store.write(connect)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        # What it asks when it starts is answered; from then on nothing is.
+        answering = threading.Thread(target=answer_once, args=[hanging])
+        answering.start()
+        address = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        process = start(
+            "serve", tmp_path, database_url=database_url(tmp_path), studio_url=address, studio_api_key="f" * 40
+        )
+        answering.join()
+        began = time.monotonic()
+        assert process.stop() == 0, process.said()
+        # One request; each project alone would ask for more than one.
+        assert time.monotonic() - began < 30
+    assert "Traceback" not in process.said()

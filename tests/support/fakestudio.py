@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deliveries import ADMIN, LABEL_CONFIG, LABELGUARD, NOW, PROJECT
-from labelguard.connectors import ConnectorError, NotFound, Review, Server, TaskRecord, User, Webhook
+from labelguard.connectors import ConnectorError, NotFound, Review, Server, Stopping, TaskRecord, User, Webhook
 from labelguard.events import Annotation, Event, Project, Task
 
 Effect = tuple[Any, ...]
@@ -35,6 +35,7 @@ class FakeStudio:
     fail_after: list[BaseException] = field(default_factory=list)
     """Raised one by one by the next effects, which have happened: the answer was lost, or we were killed."""
     down: bool = False
+    stopped: bool = False
     clock: datetime = NOW + timedelta(hours=1)
 
     def hold(self, body: dict[str, Any]) -> None:
@@ -43,9 +44,12 @@ class FakeStudio:
         self.tasks |= {task.id: task for task in event.tasks if task.id not in self.tasks}
         self.annotations |= {annotation.id: annotation for annotation in event.annotations}
 
+    def stop(self) -> None:
+        """Answer nothing more."""
+        self.stopped = True
+
     def _effect(self, *effect: Any) -> Iterator[None]:
-        if self.down:
-            raise ConnectorError("Label Studio did not answer.")
+        self._asked()
         if self.fail_before:
             raise self.fail_before.pop(0)
         yield
@@ -54,6 +58,8 @@ class FakeStudio:
             raise self.fail_after.pop(0)
 
     def _asked(self) -> None:
+        if self.stopped:
+            raise Stopping
         if self.down:
             raise ConnectorError("Label Studio did not answer.")
 

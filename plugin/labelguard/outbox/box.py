@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 
 import sqlalchemy as sa
 import structlog
 
-from labelguard.connectors import ConnectorError, Notifier, Studio
+from labelguard.connectors import ConnectorError, Notifier, Stopping, Studio
 from labelguard.engine import Clock, Engine
 from labelguard.keeping import described
 from labelguard.outbox.desk import IN_FLIGHT, IN_PAGE, Desk, Impossible, Job, NotOurs, Refused, Row, Unsure, planned
@@ -59,6 +60,11 @@ class Outbox:
         self._undoing = Undoing(self._desk)
         self._settling = Settling(self._desk, self._undoing)
         self._jitter = jitter
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Deliver nothing more after what is in hand; the next process does."""
+        self._stopping.set()
 
     # Delivery
 
@@ -69,6 +75,8 @@ class Outbox:
             with self._desk.store.read() as conn:
                 enabled = records.actions_enabled(conn)
             for due in self._due() if enabled else ():
+                if self._stopping.is_set():
+                    break
                 if not role.held():
                     # Whoever has it now delivers the rest.
                     log.warning("outbox_lost")
@@ -141,6 +149,10 @@ class Outbox:
             return False
         except (Impossible, Refused) as error:
             return self._failed(action, str(error))
+        except Stopping:
+            # No trouble of this action: it is due as it was before.
+            self._desk.update(action, next_at=None)
+            return False
         except ConnectorError as error:
             if error.permanent:
                 return self._failed(action, str(error))

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from labelguard.connectors import ConnectorError, NotFound, Studio
+from labelguard.connectors import ConnectorError, NotFound, Stopping, Studio
 from labelguard.events import Annotation
 from labelguard.feedback import render, render_notification
 from labelguard.memory import is_suspect, rebuild
@@ -55,6 +55,8 @@ class Effects:
             raise NotOurs("The store was lost in between; nothing was changed.")
         try:
             yield
+        except Stopping:
+            raise
         except ConnectorError as error:
             if error.permanent or again_is_harmless:
                 raise

@@ -49,7 +49,7 @@ from labelguard.store.records.findings import (
     set_finding_state,
 )
 from labelguard.store.records.gold import add_gold, get_gold, list_gold, retire_gold
-from labelguard.store.records.jobs import end_lost_jobs, finish_job, last_runs, recent_jobs, start_job
+from labelguard.store.records.jobs import end_lost_jobs, finish_job, interrupt_job, last_runs, recent_jobs, start_job
 from labelguard.store.records.memories import forget_rule_states, put_rule_states, suspect_memory, suspect_version
 from labelguard.store.records.policies import add_policy, get_policy, newest_policy_version
 from labelguard.store.records.projects import (
@@ -108,6 +108,7 @@ __all__ = [
     "get_project",
     "get_task",
     "inbox_counts",
+    "interrupt_job",
     "keep_as_listed",
     "last_runs",
     "list_actions",

@@ -36,6 +36,11 @@ def finish_job(
     )
 
 
+def interrupt_job(conn: sa.Connection, run: int, *, error: str) -> None:
+    """Say of a run that it did not come to its end; without an end, it counts as missed."""
+    conn.execute(sa.update(job_runs).where(job_runs.c.id == run).values(state="failed", error=error))
+
+
 def end_lost_jobs(conn: sa.Connection) -> int:
     """Say of runs whose process was killed that they failed; returns how many.
 
