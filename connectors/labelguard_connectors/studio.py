@@ -698,11 +698,7 @@ class LabelStudio:
             except ApiError as error:
                 # A missing thing is told in JSON, a missing endpoint with a page.
                 if error.status_code == 404 and not isinstance(error.body, dict):
-                    with self._lock:
-                        if self._server is not None:
-                            lost: dict[str, Any] = {capability: False}
-                            self._server = replace(self._server, **lost)
-                    raise ConnectorError(f"This Label Studio has no {capability}.", permanent=True) from None
+                    raise self._without(capability, doing) from None
                 if error.status_code == 403:
                     raise ConnectorError(
                         f"Label Studio does not allow labelguard's user this: {doing}. "
@@ -712,6 +708,22 @@ class LabelStudio:
                 raise
 
         return self._call(doing, checked)
+
+    def _without(self, capability: str, doing: str) -> ConnectorError:
+        """The error for a missing endpoint, which is remembered for a while if it is Label Studio that lacks it.
+
+        Whatever stands before it answers with such a page, too, while Label Studio is replaced.
+        """
+        try:
+            self._guarded("asking for its version", self._client.versions.get)
+        except ConnectorError:
+            return nonsense(doing)
+        log.warning("capability_missing", capability=capability, seconds=round(CAPABILITIES_FOR))
+        with self._lock:
+            if self._server is not None:
+                lost: dict[str, Any] = {capability: False}
+                self._server = replace(self._server, **lost)
+        return ConnectorError(f"This Label Studio has no {capability}.", permanent=True)
 
 
 def _with_marker(text: str, marker: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from structlog.testing import capture_logs
 
 from deliveries import ADMIN, ANN, BEN, LABELGUARD, PROJECT, annotation, created
 from enterprise import (
@@ -190,9 +191,10 @@ def test_a_feature_that_is_switched_off_is_noticed_on_first_use_and_found_again(
 ) -> None:
     """A missing endpoint answers with a page; the other features are still there, and this one may come back."""
     server.off.add("comments.")
-    with pytest.raises(ConnectorError, match=r"^This Label Studio has no comments\.$") as no:
+    with capture_logs() as said, pytest.raises(ConnectorError, match=r"^This Label Studio has no comments\.$") as no:
         connector.comment(ANNOTATION, "text", MARKER)
     assert no.value.permanent
+    assert said == [{"event": "capability_missing", "log_level": "warning", "capability": "comments", "seconds": 600}]
     found = connector.server()
     assert (found.comments, found.assignments, found.pauses) == (False, True, True)
     server.asked.clear()
@@ -201,6 +203,20 @@ def test_a_feature_that_is_switched_off_is_noticed_on_first_use_and_found_again(
     assert server.did() == []
     server.off.clear()
     seconds.now += 601
+    connector.comment(ANNOTATION, "text", MARKER)
+    assert len(server.texts(ANNOTATION)) == 1
+
+
+def test_a_page_of_what_stands_before_label_studio_is_no_missing_feature(
+    server: Enterprise, connector: LabelStudio
+) -> None:
+    """While Label Studio is replaced, its load balancer knows no address; the effect is tried again."""
+    for version in (Failure("before", 404, body="<html>Not found</html>"), Failure("before", 502), Failure("lost")):
+        server.fail("comments.list", Failure("before", 404, body="<html>Not found</html>"))
+        server.fail("versions.get", version)
+        with pytest.raises(ConnectorError, match="is not Label Studio's API") as error:
+            connector.comment(ANNOTATION, "text", MARKER)
+        assert not error.value.permanent
     connector.comment(ANNOTATION, "text", MARKER)
     assert len(server.texts(ANNOTATION)) == 1
 
