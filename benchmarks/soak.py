@@ -29,7 +29,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -273,11 +273,13 @@ def _person(user: int) -> dict[str, Any]:
 
 
 def serve_studio(world: World, public_url: str, pipe: Connection) -> None:
-    """Serve it in a process of its own; tells its port through the pipe."""
+    """Serve it in a process of its own; tells its port through the pipe, and ends with whoever has its other end."""
     _Studio.world, _Studio.public_url, _Studio.overlaps = world, public_url, {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Studio)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     pipe.send(server.server_port)
-    server.serve_forever()
+    with suppress(EOFError):
+        pipe.recv()
 
 
 @contextmanager
