@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -112,7 +112,7 @@ class LabelStudio:
         self._api_key = api_key
         self._clock = clock
         self._closed = threading.Event()
-        self._stopped = False
+        self._silent = False
         self._sleep = sleep or self._closed.wait
         self._lock = threading.Lock()
         self._made: Client | None = None
@@ -137,10 +137,16 @@ class LabelStudio:
         if made is not None:
             made._client_wrapper.httpx_client.httpx_client.close()  # noqa: SLF001 - the SDK has no close()
 
-    def stop(self) -> None:
-        """Ask nothing more, and wake whoever waits for Label Studio; a request in hand has its timeout still."""
-        self._stopped = True
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """While it lasts, ask nothing, and let nobody wait to ask again; a request in hand has its timeout still."""
+        self._silent = True
         self._closed.set()
+        try:
+            yield
+        finally:
+            self._closed.clear()
+            self._silent = False
 
     def server(self) -> Server:
         """Edition, version, own user and capabilities (remembered for some minutes, then asked again).
@@ -625,7 +631,7 @@ class LabelStudio:
 
     def _call(self, doing: str, call: Callable[[], T]) -> T:
         """Make one request, unless Label Studio asked for a pause that is not over, or labelguard is stopping."""
-        if self._stopped:
+        if self._silent:
             raise Stopping
         with self._lock:
             left = self._quiet_until - self._clock()

@@ -7,6 +7,7 @@ entry point. One exception type crosses the boundary.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -111,8 +112,8 @@ class Review:
 class Studio(Protocol):
     """Label Studio, through its public API. Every method may raise :class:`ConnectorError`."""
 
-    def stop(self) -> None:
-        """Ask nothing more: whatever would from now on raises :class:`Stopping`, and nobody waits for an answer."""
+    def silence(self) -> AbstractContextManager[None]:
+        """While it lasts, nothing is asked: whatever would raises :class:`Stopping`, and nobody waits to ask again."""
         ...
 
     def server(self) -> Server:

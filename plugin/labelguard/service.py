@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType
@@ -150,13 +150,11 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._service.outbox.stop()
-        if self._service.studio is not None:
-            self._service.studio.stop()
         self._service.engine.found.set()
-        if self._schedule is not None:
-            self._schedule.stop()
-        self._tender.join()
+        with self._service.studio.silence() if self._service.studio is not None else nullcontext():
+            if self._schedule is not None:
+                self._schedule.stop()
+            self._tender.join()
         self._service.engine.stop()
 
     def _know_own_user(self) -> None:
@@ -191,7 +189,7 @@ class Running:
         # Where several processes deliver, one does at a time; the others need not stand in line for it.
         with self._service.store.try_exclusive("deliverer") as mine:
             if mine is not None:
-                self._service.outbox.deliver_due()
+                self._service.outbox.deliver_due(self._stopping)
 
 
 def run(settings: Settings, kind: ProcessKind = "serve") -> None:

@@ -9,7 +9,7 @@ import re
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -399,7 +399,7 @@ WRITES: dict[str, tuple[str, Callable[[LabelStudio], object]]] = {
 
 READS = frozenset(
     {
-        "stop",
+        "silence",
         "server",
         "refusals",
         "link",
@@ -652,7 +652,8 @@ def test_a_stop_ends_the_waiting_and_every_request_after_it(server: Enterprise) 
     """A service that is told to stop does not wait two minutes for a server with limits."""
     server.fail("tasks.list", *[Failure("before", 429, {"Retry-After": "100"})] * 2)
     with LabelStudio(server.url, server.people[LABELGUARD].token) as connector:
-        ending = threading.Timer(0.5, connector.stop)
+        silence = ExitStack()
+        ending = threading.Timer(0.5, lambda: silence.enter_context(connector.silence()))
         ending.start()
         with pytest.raises(Stopping) as error:
             list(connector.tasks_changed(PROJECT, None))
@@ -662,7 +663,10 @@ def test_a_stop_ends_the_waiting_and_every_request_after_it(server: Enterprise) 
         for ask in (connector.users, partial(connector.comment, ANNOTATION, "text", MARKER)):
             with pytest.raises(Stopping):
                 ask()
-    assert server.asked == []
+        assert server.asked == []
+        silence.close()
+        with pytest.raises(ConnectorError, match="slow down"):
+            connector.users()
 
 
 # No secret

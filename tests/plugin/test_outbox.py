@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -450,19 +451,19 @@ def test_a_stop_leaves_what_is_not_done_to_the_next_process(world: World) -> Non
     """At once: what was in hand when it came had no trouble of its own, and what was not is not begun."""
     for number in (11, 12):
         world.wrong(number, task=number)
-    outbox = world.outbox()
+    stopping = threading.Event()
 
     def stop() -> None:
-        outbox.stop()
-        world.studio.stop()
+        stopping.set()
+        world.studio.silent = True
 
     when_looking(world, stop)
-    assert outbox.deliver_due() == 0
+    assert world.outbox().deliver_due(stopping) == 0
     assert [(row["attempts"], row["next_at"], row["error"]) for row in world.guard.actions()] == [
         (1, None, None),
         (0, None, None),
     ]
-    world.studio.stopped = False
+    world.studio.silent = False
     when_looking(world, lambda: None)
     assert world.deliver() == 2
     assert world.studio.effects == [("set_cancelled", number, True) for number in (11, 12)]

@@ -48,12 +48,12 @@ class StumblingOutbox(Outbox):
 
     troubles: Sequence[Exception] = ()
 
-    def deliver_due(self) -> int:
+    def deliver_due(self, stopping: threading.Event | None = None) -> int:
         """Fail, or deliver."""
         if self.troubles:
             trouble, *self.troubles = self.troubles
             raise trouble
-        return super().deliver_due()
+        return super().deliver_due(stopping)
 
 
 @contextmanager

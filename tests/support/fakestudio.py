@@ -7,6 +7,7 @@ the cases that a real server does not offer when a test asks for them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +36,7 @@ class FakeStudio:
     fail_after: list[BaseException] = field(default_factory=list)
     """Raised one by one by the next effects, which have happened: the answer was lost, or we were killed."""
     down: bool = False
-    stopped: bool = False
+    silent: bool = False
     clock: datetime = NOW + timedelta(hours=1)
 
     def hold(self, body: dict[str, Any]) -> None:
@@ -44,9 +45,14 @@ class FakeStudio:
         self.tasks |= {task.id: task for task in event.tasks if task.id not in self.tasks}
         self.annotations |= {annotation.id: annotation for annotation in event.annotations}
 
-    def stop(self) -> None:
-        """Answer nothing more."""
-        self.stopped = True
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """While it lasts, nothing is asked."""
+        self.silent = True
+        try:
+            yield
+        finally:
+            self.silent = False
 
     def _effect(self, *effect: Any) -> Iterator[None]:
         self._asked()
@@ -58,7 +64,7 @@ class FakeStudio:
             raise self.fail_after.pop(0)
 
     def _asked(self) -> None:
-        if self.stopped:
+        if self.silent:
             raise Stopping
         if self.down:
             raise ConnectorError("Label Studio did not answer.")

@@ -60,22 +60,20 @@ class Outbox:
         self._undoing = Undoing(self._desk)
         self._settling = Settling(self._desk, self._undoing)
         self._jitter = jitter
-        self._stopping = threading.Event()
-
-    def stop(self) -> None:
-        """Deliver nothing more after what is in hand; the next process does."""
-        self._stopping.set()
 
     # Delivery
 
-    def deliver_due(self) -> int:
-        """Deliver every action that is due; returns how many took effect. Nothing while the kill switch is on."""
+    def deliver_due(self, stopping: threading.Event | None = None) -> int:
+        """Deliver every action that is due; returns how many took effect. Nothing while the kill switch is on.
+
+        Once ``stopping`` is set, what is not in hand is left to the next process.
+        """
         count = 0
         with self._desk.store.exclusive("outbox") as role:
             with self._desk.store.read() as conn:
                 enabled = records.actions_enabled(conn)
             for due in self._due() if enabled else ():
-                if self._stopping.is_set():
+                if stopping is not None and stopping.is_set():
                     break
                 if not role.held():
                     # Whoever has it now delivers the rest.
