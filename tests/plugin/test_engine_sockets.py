@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import json
 import socket
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from databases import database_url
@@ -33,32 +36,61 @@ def read_of_deliveries() -> list[object]:
     return [each for each in gc.get_objects() if isinstance(each, (Delivery, Event))]
 
 
-def test_what_another_process_kept_before_is_judged_before(tmp_path: Path) -> None:
+class Watched(Sockets):
+    """A door at which something happens, once, when the engine looks at what it asks for first."""
+
+    happening: Callable[[], None] = staticmethod(lambda: None)
+
+    def oldest(self, most: int) -> list[Delivery]:
+        """What was in the inbox before it happened."""
+        found = super().oldest(most)
+        happening, self.happening = self.happening, lambda: None
+        happening()
+        return found
+
+
+@pytest.mark.parametrize("moment", ["while it takes one in", "after it has looked"])
+@pytest.mark.parametrize("further", [False, True], ids=["alone", "with a connection"])
+def test_what_another_process_kept_before_is_judged_before(tmp_path: Path, moment: str, further: bool) -> None:
     """Its sender was answered, and has saved again, while the engine is in the midst of its work."""
     ours, theirs = socket.socketpair()
-    first, first_there = socket.socketpair()
-    second, second_there = socket.socketpair()
     store = Store.open(database_url(tmp_path), durable=False, single=True)
-    with guarded(tmp_path) as web, ours, theirs, first, second:
+    with guarded(tmp_path) as web, ours, theirs, ExitStack() as stack:
         happened = False
+
+        def connect() -> socket.socket:
+            here, there = socket.socketpair()
+            with there:
+                socket.send_fds(ours, [wire.WORD.pack(wire.CONNECTION, 0)], [there.fileno()])
+            return stack.enter_context(here)
+
+        def happen() -> None:
+            if further:
+                # Words come one after the other, and none of them hides the next.
+                connect()
+            web.engine.receive(PROJECT, Event.from_delivery({}, created(annotation(2, "spam", task=2))))
+            ours.sendall(wire.WORD.pack(wire.LOOK, 0))
+            second.sendall(request(3))
 
         def clock() -> datetime:
             nonlocal happened
-            if not happened:
+            if moment == "while it takes one in" and not happened:
                 happened = True
-                web.engine.receive(PROJECT, Event.from_delivery({}, created(annotation(2, "spam", task=2))))
-                second.sendall(request(3))
-                ours.sendall(wire.WORD.pack(wire.LOOK, 0))
+                happen()
             return web.clock()
 
-        door = Sockets(theirs, store, clock)
+        door = Watched(theirs, store, clock)
+        if moment == "after it has looked":
+            door.happening = happen
         worker = Worker(store, Processor(store, web.clock), door, web.clock, among_others=True, found=lambda: None)
-        for there in (first_there, second_there):
-            with there:
-                socket.send_fds(ours, [wire.WORD.pack(wire.CONNECTION, 0)], [there.fileno()])
+        first, second = connect(), connect()
+        for _ in range(2):
             door.listen(0)
         first.sendall(request(1))
-        assert worker.process_pending() == 3
+        judged = worker.process_pending()
+        while judged < 3:
+            assert door.listen(10)
+            judged += worker.process_pending()
         for connection in (first, second):
             (size,) = wire.SIZE.unpack(connection.recv(4))
             answer = wire.read_answer(connection.recv(size))

@@ -123,9 +123,9 @@ class Intake:
             taken.append(self._at_hand.popleft())
         return taken
 
-    def __bool__(self) -> bool:
-        """Whether any are at hand."""
-        return bool(self._at_hand)
+    def __len__(self) -> int:
+        """How many are at hand."""
+        return len(self._at_hand)
 
     def oldest(self, most: int) -> list[Delivery]:
         """The oldest deliveries of the inbox that are to be processed, in order; without bodies if not at hand here.

@@ -6,6 +6,7 @@ import os
 import selectors
 import signal
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,9 @@ log = structlog.get_logger(__name__)
 
 _PAUSE = 1.0
 """Seconds before another engine is started after one ended that should not have."""
+
+_DESCRIPTOR = struct.Struct("@i")
+"""The one file descriptor that a word may bring."""
 
 _READ_AT_ONCE = 32 * 1024
 """Bytes: several times what a delivery takes, and a place for so many is made for each."""
@@ -156,17 +160,15 @@ class Sockets:
         """Whether somebody waits for everything to be written that was looked at."""
         return bool(self._asking)
 
-    def __bool__(self) -> bool:
-        """Whether deliveries are at hand."""
+    def __len__(self) -> int:
+        """How many deliveries are at hand."""
         if not self._waiting:
             self._poll(0)
-        return bool(self._waiting)
+        return len(self._waiting)
 
     def take(self, most: int) -> list[Delivery]:
         """The next deliveries, made durable."""
         taken: list[Delivery] = []
-        if not self._waiting:
-            self._poll(0)
         while self._waiting and len(taken) < most:
             caller, project, body, salt = self._waiting.popleft()
             try:
@@ -243,28 +245,36 @@ class Sockets:
     def _poll(self, seconds: float) -> None:
         for key, _ in self._selector.select(seconds):
             if key.data is None:
-                self._hear()
+                # All of them: what was said before a request came must be known when it is taken.
+                while self._hear():
+                    pass
             else:
                 self._read(key.data)
 
-    def _hear(self) -> None:
-        """Read one word of the web's process; without one it is gone."""
+    def _hear(self) -> bool:
+        """Read one word of the web's process, which is gone when it says nothing; whether there may be another."""
         try:
-            word, connections, _, _ = socket.recv_fds(self._control, wire.WORD.size, 1)
+            # Not recv_fds(), which waits whatever flags it is given.
+            word, extra, _, _ = self._control.recvmsg(
+                wire.WORD.size, socket.CMSG_LEN(_DESCRIPTOR.size), socket.MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            return False
         except OSError:
-            word, connections = b"", []
-        for number in connections:
-            connection = socket.socket(fileno=number)
+            word, extra = b"", []
+        for _, _, data in extra:
+            connection = socket.socket(fileno=_DESCRIPTOR.unpack(data)[0])
             self._selector.register(connection, selectors.EVENT_READ, _Caller(connection))
         if len(word) < wire.WORD.size:
             self._selector.unregister(self._control)
             self.on_end()
-            return
+            return False
         what, value = wire.WORD.unpack(word)
         if what == wire.OWN_USER:
             self.on_own_user(value or None)
         elif what == wire.LOOK:
             self.left += 1
+        return True
 
     def _read(self, caller: _Caller) -> None:
         try:

@@ -49,8 +49,8 @@ class Door(Protocol):
         """Whether somebody waits for everything to be written that was looked at."""
         ...
 
-    def __bool__(self) -> bool:
-        """Whether deliveries are at hand."""
+    def __len__(self) -> int:
+        """How many deliveries are at hand."""
         ...
 
     def take(self, most: int) -> list[Delivery]:
@@ -208,16 +208,19 @@ class Worker:
         self._door.hush()
         if self._door.asked:
             self._write()
-        # Looked for once more: with what is at hand now may have come word of something before it.
-        if self._must_look() or not self._has_arrivals() or self._must_look():
+        # Counted before the looking, and no more are taken after it: with what comes in between, word of something
+        # before it may have come.
+        here = 0 if self._must_look() else self._arrivals()
+        if not here or self._must_look():
             self._write()
+            here = len(self._door)
             left = self._door.left
             waiting = self._door.oldest(_BATCH)
             if len(waiting) < _BATCH:
                 self._looked, self._seen, self._to_look = time.monotonic(), left, False
             if waiting:
                 return waiting
-        return self._still_to_do(self._door.take(_BATCH))
+        return self._still_to_do(self._door.take(min(here, _BATCH)))
 
     def _still_to_do(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Leave out what need not be processed: redeliveries, and what another process found in the inbox."""
@@ -241,13 +244,13 @@ class Worker:
         """
         return self._to_look or self._door.left != self._seen or time.monotonic() - self._looked >= _LOOK_EVERY
 
-    def _has_arrivals(self) -> bool:
-        """Whether there are deliveries at hand, waiting a moment for them if need be."""
+    def _arrivals(self) -> int:
+        """How many deliveries are at hand, waiting a moment for one if need be."""
         if self._thread is threading.current_thread() and not self._door:
             # Taking the role again, and looking in the store, take longer than the next one may be away.
             self._door.listen(_LINGER)
             self._door.hush()
-        return bool(self._door)
+        return len(self._door)
 
     def _process(self, deliveries: Sequence[Delivery]) -> None:
         """Let the rules look at deliveries, and write what must not wait."""
