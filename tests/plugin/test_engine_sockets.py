@@ -50,9 +50,12 @@ class Watched(Sockets):
 
 
 @pytest.mark.parametrize("moment", ["while it takes one in", "after it has looked"])
-@pytest.mark.parametrize("further", [False, True], ids=["alone", "with a connection"])
-def test_what_another_process_kept_before_is_judged_before(tmp_path: Path, moment: str, further: bool) -> None:
-    """Its sender was answered, and has saved again, while the engine is in the midst of its work."""
+@pytest.mark.parametrize("told", ["in a word", "among words", "not at all"])
+def test_what_another_process_kept_before_is_judged_before(tmp_path: Path, moment: str, told: str) -> None:
+    """Its sender was answered, and has saved again, while the engine is in the midst of its work.
+
+    A process on another machine does not tell of it.
+    """
     ours, theirs = socket.socketpair()
     store = Store.open(database_url(tmp_path), durable=False, single=True)
     with guarded(tmp_path) as web, ours, theirs, ExitStack() as stack:
@@ -65,11 +68,12 @@ def test_what_another_process_kept_before_is_judged_before(tmp_path: Path, momen
             return stack.enter_context(here)
 
         def happen() -> None:
-            if further:
-                # Words come one after the other, and none of them hides the next.
+            if told == "among words":
+                # They come one after the other, and none of them hides the next.
                 connect()
             web.engine.receive(PROJECT, Event.from_delivery({}, created(annotation(2, "spam", task=2))))
-            ours.sendall(wire.WORD.pack(wire.LOOK, 0))
+            if told != "not at all":
+                ours.sendall(wire.WORD.pack(wire.LOOK, 0))
             second.sendall(request(3))
 
         def clock() -> datetime:
@@ -98,7 +102,8 @@ def test_what_another_process_kept_before_is_judged_before(tmp_path: Path, momen
             assert answer.processed
         with store.read() as conn:
             order = conn.scalars(sa.select(schema.annotations.c.id).order_by(schema.annotations.c.row)).all()
-        assert order == [1, 2, 3]
+        assert sorted(order) == [1, 2, 3]
+        assert order.index(2) < order.index(3)
         ours.close()
         door.listen(10)
         door.close()

@@ -37,6 +37,9 @@ _TOGETHER = 16
 _LOOK_EVERY = 0.5
 """Seconds within which deliveries that wait in the inbox are found, however many more arrive."""
 
+_LOOK_ON = 0.5
+"""Seconds for which each batch is looked for in the inbox, too, after others were seen to put something there."""
+
 
 class Door(Protocol):
     """Where a worker gets deliveries from, and who wants something of it."""
@@ -107,6 +110,11 @@ class Worker:
         # How many were left in the inbox for later that were there at the last look.
         self._seen = 0
         self._to_look = self._to_compare = True
+        self._looking_until = 0.0
+        # There are more than one look shows.
+        self._behind = False
+        # The highest number in the inbox that is known in this turn of the role.
+        self._newest: int | None = None
         self.stopping = threading.Event()
         """Set to end the loop, once what is in hand is written."""
         self.elsewhere: Callable[[], bool] = lambda: False
@@ -185,7 +193,7 @@ class Worker:
         self._holder = threading.current_thread()
         # Another process may have held the role meanwhile: it left some, or did what is at hand here.
         self._to_look, self._to_compare = self._among_others or self._dropped, True
-        self._dropped = False
+        self._dropped, self._newest = False, None
         try:
             while batch := self._next_batch():
                 self._process(batch)
@@ -203,24 +211,49 @@ class Worker:
         return count
 
     def _next_batch(self) -> list[Delivery]:
-        """The next deliveries: those of the inbox that may have come before those at hand, then those at hand."""
+        """The next deliveries: those at hand, and those of the inbox that may have come before them."""
         # Before looking: what arrives from here on rings again.
         self._door.hush()
         if self._door.asked:
             self._write()
-        # Counted before the looking, and no more are taken after it: with what comes in between, word of something
-        # before it may have come.
-        here = 0 if self._must_look() else self._arrivals()
-        if not here or self._must_look():
-            self._write()
-            here = len(self._door)
-            left = self._door.left
-            waiting = self._door.oldest(_BATCH)
-            if len(waiting) < _BATCH:
-                self._looked, self._seen, self._to_look = time.monotonic(), left, False
-            if waiting:
-                return waiting
-        return self._still_to_do(self._door.take(min(here, _BATCH)))
+        # Counted before it is asked whether to look: with what comes later, word of something before it may have come.
+        here = len(self._door) if self._must_look() else self._arrivals()
+        taken = self._still_to_do(self._door.take(0 if self._behind else min(here, _BATCH)))
+        if self._others_put(taken) or not taken or self._must_look():
+            return self._with_those_waiting(taken)
+        return taken
+
+    def _with_those_waiting(self, taken: list[Delivery]) -> list[Delivery]:
+        """The oldest deliveries of the inbox in their order, and those that were taken where they belong among them.
+
+        What was taken is there before the look, or soon will be: whatever is there besides, and was before it, is seen.
+        """
+        left = self._door.left
+        in_hand = {each.id for hand in self._hands.values() for each in hand.deliveries}
+        waiting = self._door.oldest(_BATCH + len(in_hand))
+        self._behind = len(waiting) >= _BATCH + len(in_hand)
+        if not self._behind:
+            self._looked, self._seen, self._to_look = time.monotonic(), left, False
+        # After the look: what it saw has its number by now.
+        mine = {each.id: each for each in taken if not each.duplicate}
+        found = [mine.get(each.id, each) for each in waiting if each.id not in in_hand]
+        # Where more are waiting than can be judged now, the rest is among them, and its senders do not wait for long.
+        found += [] if self._behind else [each for each in taken if each not in found]
+        self._newest = max((each.id for each in found if each.id is not None), default=self._newest)
+        return found
+
+    def _others_put(self, taken: Sequence[Delivery]) -> bool:
+        """Whether others have put something into the inbox before the last of these: numbers are missing."""
+        ids = [each.id for each in taken if each.id is not None]
+        if len(ids) < len(taken) or not ids:
+            # Not put there yet, and waited for in this process, which tells of what it leaves there.
+            return False
+        newest, self._newest = self._newest, max(ids)
+        if newest is not None and self._newest - newest == len(ids):
+            return False
+        # Some may have their number, and not be there for others yet.
+        self._looking_until = time.monotonic() + _LOOK_ON
+        return True
 
     def _still_to_do(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Leave out what need not be processed: redeliveries, and what another process found in the inbox."""
@@ -242,7 +275,9 @@ class Worker:
 
         While one process takes them in one after the other there is hardly ever anything else.
         """
-        return self._to_look or self._door.left != self._seen or time.monotonic() - self._looked >= _LOOK_EVERY
+        now = time.monotonic()
+        late = now < self._looking_until or now - self._looked >= _LOOK_EVERY
+        return self._to_look or self._door.left != self._seen or late
 
     def _arrivals(self) -> int:
         """How many deliveries are at hand, waiting a moment for one if need be."""
