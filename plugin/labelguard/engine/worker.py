@@ -243,17 +243,19 @@ class Worker:
         return found
 
     def _others_put(self, taken: Sequence[Delivery]) -> bool:
-        """Whether others have put something into the inbox before the last of these: numbers are missing."""
+        """Whether others may have put something into the inbox before the last of these: numbers are missing."""
         ids = [each.id for each in taken if each.id is not None]
         if len(ids) < len(taken) or not ids:
             # Not put there yet, and waited for in this process, which tells of what it leaves there.
             return False
         newest, self._newest = self._newest, max(ids)
-        if newest is not None and self._newest - newest == len(ids):
-            return False
-        # Some may have their number, and not be there for others yet.
-        self._looking_until = time.monotonic() + _LOOK_ON
-        return True
+        if newest is None:
+            return True
+        missing = self._newest - newest != len(ids)
+        if missing:
+            # Some may have their number, and not be there for others yet.
+            self._looking_until = time.monotonic() + _LOOK_ON
+        return missing
 
     def _still_to_do(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Leave out what need not be processed: redeliveries, and what another process found in the inbox."""
