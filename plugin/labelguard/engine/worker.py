@@ -245,8 +245,10 @@ class Worker:
     def _others_put(self, taken: Sequence[Delivery]) -> bool:
         """Whether others may have put something into the inbox before the last of these: numbers are missing."""
         ids = [each.id for each in taken if each.id is not None]
-        if len(ids) < len(taken) or not ids:
-            # Not put there yet, and waited for in this process, which tells of what it leaves there.
+        if len(ids) < len(taken):
+            # These have no numbers yet. This machine's processes tell of what they leave there; others do not.
+            return self._store.shared
+        if not ids:
             return False
         newest, self._newest = self._newest, max(ids)
         if newest is None:
