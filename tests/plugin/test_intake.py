@@ -6,7 +6,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from deliveries import NOW, PROJECT, annotation, created
 from guarded import Guarded, guarded
 from labelguard import inbox
 from labelguard.engine.intake import Intake
+from labelguard.engine.worker import Worker
 from labelguard.events import Event
 from labelguard.inbox import Delivery
+from labelguard.processing import Processor
 from labelguard.store.core import StoreError
 
 
@@ -164,6 +166,34 @@ def test_what_is_done_leaves_the_memory_by_itself(guard: Guarded) -> None:
         assert sum(isinstance(each, Delivery) for each in gc.get_objects()) < 5
     finally:
         gc.enable()
+
+
+def test_what_gets_its_number_late_is_judged_once(guard: Guarded) -> None:
+    """It was judged while the disk was waited for, and is found in the inbox before all of it is written."""
+    stack, looks = ExitStack(), 0
+    sender: threading.Thread
+
+    class Late(Intake):
+        def oldest(self, most: int) -> list[Delivery]:
+            nonlocal looks
+            looks += 1
+            if looks == 2:
+                stack.close()
+                sender.join()
+            return super().oldest(most)
+
+    intake, coming = Late(guard.store), delivery(1)
+    worker = Worker(
+        guard.store, Processor(guard.store, guard.clock), intake, guard.clock, among_others=True, found=lambda: None
+    )
+    with stack:
+        stack.enter_context(busy(guard))
+        sender = threading.Thread(target=intake.keep, args=[coming], kwargs={"at_hand": True})
+        sender.start()
+        waiting(intake, 1)
+        assert worker.process_pending() == 1
+    assert looks >= 2
+    assert coming.settled
 
 
 def test_a_closed_store_takes_nothing_in(guard: Guarded) -> None:

@@ -229,12 +229,13 @@ class Worker:
         What was taken is there before the look, or soon will be: whatever is there besides, and was before it, is seen.
         """
         left = self._door.left
-        in_hand = {each.id for hand in self._hands.values() for each in hand.deliveries}
-        waiting = self._door.oldest(_BATCH + len(in_hand))
-        self._behind = len(waiting) >= _BATCH + len(in_hand)
+        held = [each for hand in self._hands.values() for each in hand.deliveries]
+        waiting = self._door.oldest(_BATCH + len(held))
+        self._behind = len(waiting) == _BATCH + len(held)
         if not self._behind:
             self._looked, self._seen, self._to_look = time.monotonic(), left, False
         # After the look: what it saw has its number by now.
+        in_hand = {each.id for each in held}
         mine = {each.id: each for each in taken if not each.duplicate}
         found = [mine.get(each.id, each) for each in waiting if each.id not in in_hand]
         # Where more are waiting than can be judged now, the rest is among them, and its senders do not wait for long.
