@@ -171,7 +171,9 @@ def test_killed_at_any_moment_it_loses_nothing_and_told_to_stop_it_stops(tmp_pat
 
     try:
         assert soon(lambda: set(found()) >= set(answered), 60)
-        assert len(found()) == len(set(found()))
+        # One whose answer nobody waited for may be found any moment.
+        there = found()
+        assert len(there) == len(set(there))
     finally:
         store.close()
         ended = process.stop()
