@@ -219,7 +219,7 @@ class Worker:
         # Counted before it is asked whether to look: with what comes later, word of something before it may have come.
         here = len(self._door) if self._must_look() else self._arrivals()
         taken = self._still_to_do(self._door.take(0 if self._behind else min(here, _BATCH)))
-        if self._others_put(taken) or not taken or self._must_look():
+        if not taken or self._others_put(taken) or self._must_look():
             return self._with_those_waiting(taken)
         return taken
 
@@ -232,14 +232,14 @@ class Worker:
         held = [each for hand in self._hands.values() for each in hand.deliveries]
         waiting = self._door.oldest(_BATCH + len(held))
         self._behind = len(waiting) == _BATCH + len(held)
-        if not self._behind:
-            self._looked, self._seen, self._to_look = time.monotonic(), left, False
         # After the look: what it saw has its number by now.
         in_hand = {each.id for each in held}
         mine = {each.id: each for each in taken if not each.duplicate}
         found = [mine.get(each.id, each) for each in waiting if each.id not in in_hand]
         # Where more are waiting than can be judged now, the rest is among them, and its senders do not wait for long.
-        found += [] if self._behind else [each for each in taken if each not in found]
+        if not self._behind:
+            found += [each for each in taken if each not in found]
+            self._looked, self._seen, self._to_look = time.monotonic(), left, False
         self._newest = max((each.id for each in found if each.id is not None), default=self._newest)
         return found
 
@@ -249,8 +249,6 @@ class Worker:
         if len(ids) < len(taken):
             # These have no numbers yet. This machine's processes tell of what they leave there; others do not.
             return self._store.shared
-        if not ids:
-            return False
         newest, self._newest = self._newest, max(ids)
         if newest is None:
             return True
